@@ -1,0 +1,91 @@
+"""A parabola by Adam on 100 fresh points at each of 1,000 steps: jaxfit, torch, and a loop written by hand in JAX."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax, random
+
+import jaxfit as jf
+from benchmarks.measure import alternating, fresh, missing, row
+
+STEPS = 1000
+COLD = """
+import time, jax, jax.numpy as jnp
+import jaxfit as jf
+def parabola(w, x): return w[0] * x**2 + w[1] * x + w[2]
+def samples(key):
+    x = jax.random.uniform(key, (100,), minval=-10, maxval=10)
+    return x, 5 * x**2 + 3
+start = time.perf_counter()
+jf.fit(parabola, samples, jnp.zeros(3), optimizer=jf.optimizers.Adam(0.1), steps=1000)
+print(time.perf_counter() - start)
+"""
+
+
+def parabola(w, x):
+    return w[0] * x**2 + w[1] * x + w[2]
+
+
+def samples(key):
+    x = random.uniform(key, (100,), minval=-10, maxval=10)
+    return x, 5 * x**2 + 3
+
+
+def by_jaxfit():
+    return jf.fit(parabola, samples, jnp.zeros(3), optimizer=jf.optimizers.Adam(0.1), steps=STEPS)
+
+
+def by_torch():
+    """The loop of the tutorials."""
+    import torch
+
+    w = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=0.1)
+    for _ in range(STEPS):
+        x = torch.rand(100) * 20 - 10
+        loss = torch.nn.functional.mse_loss(w[0] * x**2 + w[1] * x + w[2], 5 * x**2 + 3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return w
+
+
+def by_hand():
+    """What an expert writes in JAX: one scan, compiled once."""
+    rule = optax.adam(0.1)
+
+    @jax.jit
+    def run(w, key):
+        def step(carry, index):
+            w, state = carry
+            x, y = samples(random.fold_in(key, index))
+            loss, gradient = jax.value_and_grad(lambda w: jnp.mean((parabola(w, x) - y) ** 2))(w)
+            updates, state = rule.update(gradient, state, w)
+            return (optax.apply_updates(w, updates), state), loss
+
+        return lax.scan(step, (w, rule.init(w)), jnp.arange(STEPS))
+
+    w, key = jnp.zeros(3), random.key(0)
+    return lambda: jax.block_until_ready(run(w, key))
+
+
+def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows and notes of the table."""
+    calls = {"jaxfit, warm": by_jaxfit, "lax.scan by hand, warm": by_hand()}
+    notes = []
+    if note := missing("torch"):
+        notes.append(note)
+    else:
+        calls["torch eager"] = by_torch
+    for call in calls.values():
+        call()
+    seconds = alternating(calls, 3 if quick else 20)
+    rows = [row(name, times) for name, times in seconds.items()]
+    for entry in rows[1:]:
+        ratio = entry["median_s"] / rows[0]["median_s"]
+        entry["ratio"] = ratio
+        entry["note"] = f"{ratio:.3g} times jaxfit's"
+    rows.append(row("jaxfit, first call after import, compiled", fresh(COLD, 1 if quick else 5)))
+    return rows, notes

@@ -1,0 +1,77 @@
+"""Compiles a program once for all fits that mean the same, and says how long that took."""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import numpy as np
+
+_PROGRAMS_KEPT = 256
+# What a user may set around a call that changes the program, and that JAX's own cache would tell apart too.
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_device",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_threefry_partitionable",
+    "jax_debug_nans",
+    "jax_debug_infs",
+)
+
+_programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+_lock = threading.Lock()
+
+
+def call(program: Callable, key: Hashable, *args: Any, check: Callable[[], None] | None = None) -> tuple[Any, float]:
+    """Calls a program on arrays, compiled; compiles only where no equal program for such arrays is kept.
+
+    Args:
+        program: `program(*args)`, to be traced. It may refer to anything that `key` describes.
+        key: What the program is, beside the shapes and dtypes of its arguments.
+        args: Pytrees of NumPy arrays, JAX arrays and Python numbers.
+        check: Called before a compilation, to raise what tracing would raise less clearly.
+
+    Returns:
+        What the program returns, and the seconds that compilation took, 0.0 where none was needed.
+    """
+    if setting("jax_disable_jit"):  # somebody steps through the model by hand
+        if check is not None:
+            check()
+        return program(*args), 0.0
+    leaves, tree = jax.tree.flatten(args)
+    whole = (key, tree, tuple(map(_kind, leaves)), tuple(map(setting, _SETTINGS)))
+    with _lock:
+        compiled = _programs.get(whole)
+        if compiled is not None:
+            _programs.move_to_end(whole)
+    if compiled is not None:
+        return compiled(*leaves), 0.0
+    started = time.perf_counter()
+    if check is not None:
+        check()
+    # Flat arguments: the tree belongs to the key, and a call has no tree left to walk.
+    compiled = jax.jit(lambda *flat: program(*tree.unflatten(flat))).lower(*leaves).compile()
+    seconds = time.perf_counter() - started
+    with _lock:
+        _programs[whole] = compiled
+        while len(_programs) > _PROGRAMS_KEPT:
+            _programs.popitem(last=False)
+    return compiled(*leaves), seconds
+
+
+def setting(name: str) -> Any:
+    """One of JAX's settings, as it is in this scope."""
+    return getattr(jax.config, name)
+
+
+def _kind(leaf: Any) -> Hashable:
+    """What compilation depends on in an argument."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.shape, leaf.dtype
+    if isinstance(leaf, jax.Array):
+        return leaf.shape, leaf.dtype, leaf.weak_type, leaf.sharding if leaf.committed else None
+    return type(leaf)

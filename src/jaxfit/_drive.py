@@ -1,0 +1,203 @@
+"""Drives a fit: as one program where the data are in memory, batch by batch where they come from an iterable."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit import _checks, _inputs, _program
+from jaxfit._loop import Span
+from jaxfit._problem import Batch
+from jaxfit._program import Task
+from jaxfit._status import Status
+from jaxfit.optimizers import Optimizer
+
+
+class Ended(NamedTuple):
+    """What a driver hands back.
+
+    Attributes:
+        params: The last params whose loss is finite; the starting params where not even theirs is.
+        loss: Their loss.
+        steps: The steps taken.
+        history: What was recorded at every step: a dict of pytrees of NumPy arrays [steps, ...].
+        epochs: What was computed after every epoch: a dict of NumPy arrays [epochs].
+        converged: Whether the optimizer said so.
+        failed_with: The loss that was not finite, None where all were.
+        data_ended: Whether the batches ran out before the steps did.
+        compile_seconds: Spent on compilation.
+        run_seconds: Spent on everything else.
+    """
+
+    params: Any
+    loss: float
+    steps: int
+    history: dict[str, Any]
+    epochs: dict[str, np.ndarray]
+    converged: bool
+    failed_with: float | None
+    data_ended: bool
+    compile_seconds: float
+    run_seconds: float
+
+    def verdict(self, optimizer: Optimizer) -> tuple[Status, str]:
+        """The status of the fit, and its sentence with the figures of this fit."""
+        losses = self.history["loss"]
+        if self.failed_with is not None:
+            if self.steps == 0:
+                return Status.NON_FINITE, _sentence(
+                    f"The loss is {self.failed_with} at the starting params.", Status.NON_FINITE
+                )
+            status = Status.DIVERGED if self.loss > losses[0] else Status.NON_FINITE
+            course = f"{_course(losses[0], self.loss)} and was {self.failed_with} after step {self.steps}."
+            return status, _sentence(course, status) + " The params are those of the last finite loss."
+        if self.converged:
+            return Status.CONVERGED, f"Converged after {self.steps} steps."
+        # A loss that ends a thousand times above its start, and still rises, is on its way to infinity.
+        if self.steps > 1 and self.loss > 1e3 * losses[0] > 0 and self.loss > losses[self.steps // 2]:
+            return Status.DIVERGED, _sentence(f"{_course(losses[0], self.loss)}.", Status.DIVERGED)
+        if self.data_ended:
+            return Status.DATA_ENDED, _sentence(f"The batches ended after step {self.steps}.", Status.DATA_ENDED)
+        if optimizer.default_steps is not None:
+            return Status.STEP_LIMIT, _sentence(f"Not converged after {self.steps} steps.", Status.STEP_LIMIT)
+        return Status.COMPLETED, f"Took all {self.steps} steps."
+
+
+def _course(first: float, last: float) -> str:
+    return f"The loss went from {first:.4g} to {last:.4g}"
+
+
+def _sentence(what: str, status: Status) -> str:
+    return f"{what} {status.hint}"
+
+
+def in_memory(task: Task, steps: int) -> Ended:
+    """Runs a fit whose batches the program itself deals."""
+    started = time.perf_counter()
+    capacity = _room(steps + 1)
+    per_epoch = task.steps_per_epoch
+    epoch_capacity = _room(steps // per_epoch) if per_epoch and task.looks_back else 0
+
+    def run(stop: int) -> tuple[Any, float]:
+        return _program.whole(task, _span(0, stop, stop + 1), capacity, epoch_capacity)
+
+    progress, compile_seconds = run(steps)
+    taken = int(progress.step) - 1
+    losses = np.asarray(progress.history["loss"])
+    loss, failed_with = float(losses[taken]), None
+    params = progress.state.params
+    if not math.isfinite(loss):
+        failed_with = loss
+        if taken == 0:
+            params = task.params
+        else:
+            # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
+            params, loss = run(taken - 1)[0].state.params, float(losses[taken - 1])
+    return Ended(
+        params=params,
+        loss=loss,
+        steps=taken,
+        history={name: _first(progress.history[name], taken) for name in task.record},
+        epochs=_first(progress.epochs, taken // (per_epoch or 1)),
+        converged=bool(progress.converged),
+        failed_with=failed_with,
+        data_ended=False,
+        compile_seconds=compile_seconds,
+        run_seconds=time.perf_counter() - started - compile_seconds,
+    )
+
+
+def _span(start: int, stop: int, rows: int) -> Span:
+    return Span(np.int32(start), np.int32(stop), np.int32(rows))
+
+
+def _first(table: Any, rows: int) -> Any:
+    return jax.tree.map(lambda entries: np.asarray(entries)[:rows], table)
+
+
+def _room(rows: int) -> int:
+    """Rows to keep room for: few different numbers, so that another number of steps compiles nothing."""
+    return 1 << max(rows - 1, 63).bit_length()
+
+
+def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wide: bool) -> Ended:
+    """Runs a fit on batches from an iterable, which is started anew for every epoch.
+
+    Raises:
+        TypeError: What comes out of the iterable is not a pair (x, y).
+        ValueError: It is empty, or a batch is malformed.
+    """
+    started = time.perf_counter()
+    compile_seconds = 0.0
+
+    def counted(called: tuple[Any, float]) -> Any:
+        nonlocal compile_seconds
+        compile_seconds += called[1]
+        return called[0]
+
+    dealt = _deal(data, wide)
+    batch = next(dealt)
+    assert batch is not None  # a pass without batches has raised
+    state = before = counted(_program.begin(task, batch))
+    rows, looks = [], []
+    ran_out = False
+    while True:
+        taken = len(rows)
+        last = ran_out or taken == steps or len(looks) == epochs
+        span = _span(taken, taken if last else taken + 1, taken + 1)
+        progress = counted(_program.advance(task, state, batch, span))
+        loss, converged = float(progress.history["loss"][0]), bool(progress.converged)
+        if last or converged or not math.isfinite(loss):
+            break
+        rows.append(progress.history)
+        before, state = state, progress.state
+        entry = next(dealt)
+        if entry is None:
+            looks.append(counted(_program.evaluate(task, state.params)) if task.looks_back else {})
+            if taken + 1 != steps and len(looks) != epochs:
+                entry = next(dealt, None)
+                ran_out = entry is None
+        batch = entry or batch  # the last look of a fit is at the batch of its last step
+    failed_with = None if math.isfinite(loss) else loss
+    if failed_with is not None and rows:
+        state, loss = before, float(rows[-1]["loss"][0])
+    return Ended(
+        params=state.params,
+        loss=loss,
+        steps=len(rows),
+        history={name: _stacked([row[name] for row in rows or [_first(progress.history, 0)]]) for name in task.record},
+        epochs={name: np.array([look[name] for look in looks]) for name in (looks[0] if looks else ())},
+        converged=converged,
+        failed_with=failed_with,
+        data_ended=ran_out,
+        compile_seconds=compile_seconds,
+        run_seconds=time.perf_counter() - started - compile_seconds,
+    )
+
+
+def _stacked(rows: list[Any]) -> Any:
+    return jax.tree.map(lambda *entries: np.concatenate([np.asarray(entry) for entry in entries]), *rows)
+
+
+def _deal(data: Iterable, wide: bool) -> Iterator[Batch | None]:
+    """The batches of pass after pass, checked, with None at the end of each; ends where no new pass can be had."""
+    number = 0
+    while True:
+        found = False
+        for index, pair in enumerate(data):
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+                raise TypeError(
+                    f"batch {index} of the data is {_checks.describe(pair)}; expected a pair (x, y). Data that are "
+                    "arrays go in as a tuple (x, y), a function that draws them as key -> (x, y)."
+                )
+            found = True
+            yield _inputs.arrays(tuple(pair), wide, name=f"batch {index}")
+        if not found:
+            if number == 0:
+                raise ValueError("data is an iterable without batches; expected at least one pair (x, y).")
+            return  # an iterator that has been used up
+        number += 1
+        yield None

@@ -1,0 +1,168 @@
+"""`fit`: checks what it was given, lets the loop run as one compiled program, and wraps what came out."""
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from jaxfit import _drive, _inputs, _options, losses
+from jaxfit._fingerprint import fingerprint
+from jaxfit._problem import Problem
+from jaxfit._program import Task
+from jaxfit._result import FitResult
+from jaxfit._status import FitWarning
+from jaxfit.optimizers import Optimizer
+
+
+def fit(
+    model: Callable,
+    data: Any,
+    params: Any = None,
+    *,
+    loss: Callable = losses.mse,
+    optimizer: Optimizer | optax.GradientTransformation | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    sigma: Any = None,
+    weights: Any = None,
+    validation: tuple[Any, Any] | None = None,
+    metrics: dict[str, Callable] | None = None,
+    record: tuple[str, ...] = (),
+    key: Any = 0,
+) -> FitResult:
+    """Fits a model to data: finds the params that make the loss small.
+
+    The whole fit is one compiled program. A second fit of the same model with other data of the same shapes, another
+    key or other hyperparameters compiles nothing.
+
+    Args:
+        model: A pure function `model(params, x) -> prediction`, written with `jax.numpy`.
+        data: One of
+
+            - a tuple `(x, y)`: arrays, or pytrees of arrays, with one row per sample: [n, ...];
+            - a sampler, a function `key -> (x, y)` that draws a fresh batch at every step; step i gets
+              `jax.random.fold_in(key, i)`;
+            - an iterable of batches `(x, y)`; it is started anew for each epoch.
+        params: The starting values: a float, or a pytree of floats and float arrays. Their precision is that of the
+            fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back; Python floats
+            take the precision of the data.
+        loss: `loss(prediction, target) -> scalar`: one of `jaxfit.losses`, or your own.
+        optimizer: One of `jaxfit.optimizers`, or any `optax.GradientTransformation`. None means `Adam(1e-3)`.
+        steps: How many steps to take.
+        epochs: How many passes over the data to make, in place of `steps`.
+        batch_size: Samples in a batch; None for all at every step. The last batch of an epoch is smaller where the
+            data do not divide evenly.
+        shuffle: Whether each epoch deals the samples in a new order.
+        sigma: Standard deviations of y, in its units: of y's shape, or one number. The loss is then that of
+            `prediction / sigma` and `y / sigma`; the mean squared error becomes chi squared over n.
+        weights: One weight of at least 0 per sample, [n], for the weighted mean of the losses of the samples
+            (their weighted sum where the loss has `reduction="sum"`).
+        validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch.
+        metrics: Functions `metric(prediction, y) -> scalar` by name, computed after every epoch on the validation
+            data (`history["validation_<name>"]`), or on the data where there are none (`history["<name>"]`).
+        record: What else the history keeps of every step: "params" (those that the step started from) and
+            "gradient_norm".
+        key: An int or a JAX key. All randomness of the fit comes from it.
+
+    Returns:
+        A `FitResult`: params, status, history, and what can be asked of them.
+
+    Raises:
+        TypeError: An argument is of the wrong kind, or the model cannot be traced.
+        ValueError: An argument has a wrong value or shape; also NaN or infinity in the data or in params.
+
+    Warns:
+        FitWarning: The fit ended in a way that its user should know of: it diverged, its loss turned NaN or infinite,
+            it reached its limit of steps. The result then holds the last params whose loss is finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxfit as jf
+        >>> x = jnp.linspace(0.0, 1.0, 20)
+        >>> line = lambda params, x: params["slope"] * x + params["intercept"]
+        >>> start = {"slope": 0.0, "intercept": 0.0}
+        >>> result = jf.fit(line, (x, 2 * x + 1), start, optimizer=jf.optimizers.Adam(0.1), steps=1000)
+        >>> round(float(result.params["slope"]), 2)
+        2.0
+    """
+    chosen = _options.optimizer(optimizer)
+    _options.check_functions(model, loss, metrics)
+    kind = _options.kind(data)
+    _options.check_together(kind, chosen, batch_size, sigma, weights, validation)
+    start = _inputs.params(params, data)
+    with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
+        seed, key_kind = _inputs.seed(key)
+        batch = None if kind != "arrays" else _inputs.arrays(data, start.wide)
+        if batch is not None and sigma is not None:
+            batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, start.wide, rows_only=False))
+        if batch is not None and weights is not None:
+            batch = batch._replace(weights=_inputs.spread("weights", weights, batch, start.wide, rows_only=True))
+        task = Task(
+            problem=Problem(model, loss, weights is not None and _options.sums(loss)),
+            optimizer=chosen,
+            params=start.tree,
+            data=batch,
+            sampler=data if kind == "sampler" else None,
+            batch_size=_options.batch_size(batch_size, batch),
+            shuffle=bool(shuffle),
+            validation=None if validation is None else _inputs.arrays(validation, start.wide, "validation"),
+            metrics=dict(metrics or {}),
+            record=_options.record(record),
+            seed=seed,
+            key_kind=key_kind,
+            meaning=_meaning(model, loss, metrics, chosen, data if kind == "sampler" else None),
+        )
+        if kind == "stream":
+            ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
+        else:
+            ended = _drive.in_memory(task, _steps(task, steps, epochs))
+    return _wrap(task, ended, start.wide)
+
+
+def _meaning(model: Callable, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any) -> Any:
+    """All that decides what the compiled program computes, beside shapes and flags."""
+    structure = jax.tree.structure(optimizer)
+    if any(callable(value) or isinstance(value, tuple) for _, value in optimizer.tree_flatten()[1][1]):
+        structure = fingerprint((type(optimizer), optimizer.tree_flatten()[1]))  # functions count by what they do
+    functions = fingerprint(model), fingerprint(loss), sampler and fingerprint(sampler)
+    return (*functions, structure, metrics and fingerprint(metrics))
+
+
+def _steps(task: Task, steps: Any, epochs: Any) -> int:
+    """How many steps a fit may take whose batches the program deals."""
+    steps, epochs = _options.limit(task.optimizer, steps, epochs)
+    if epochs is not None:
+        if task.steps_per_epoch is None:
+            raise ValueError("epochs are passes over the data, and a sampler has no end: give steps.")
+        steps = epochs * task.steps_per_epoch
+    assert steps is not None
+    if steps >= 2**31 - 1:
+        raise ValueError(f"the fit would take {steps} steps; expected fewer than 2**31 - 1.")
+    return steps
+
+
+def _wrap(task: Task, ended: _drive.Ended, wide: bool) -> FitResult:
+    status, message = ended.verdict(task.optimizer)
+    if not status.ok:
+        warnings.warn(message, FitWarning, stacklevel=3)
+    return FitResult(
+        params=jax.device_get(ended.params) if wide else ended.params,
+        loss=ended.loss,
+        status=status,
+        message=message,
+        steps=ended.steps,
+        history={**ended.history, **ended.epochs},
+        compile_seconds=ended.compile_seconds,
+        run_seconds=ended.run_seconds,
+        model=task.problem.model,
+        optimizer=task.optimizer,
+        start=task.params,
+        _batch=task.data,
+        _sampler=task.sampler,
+        _wide=wide,
+    )

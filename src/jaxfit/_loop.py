@@ -1,0 +1,163 @@
+"""The loop: turns an optimizer's crank. Every fit of the library runs through `run`, and nothing else loops over steps.
+
+A chunk of steps is one compiled program. Row i of the history is written before step i is taken, so it belongs to the
+params that the step starts from. A fit's last row is looked at but not followed by a step: it is the loss of the
+result. The loop stops by itself where the optimizer has converged or the loss is not finite.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+
+from jaxfit._data import Source
+from jaxfit._problem import Batch, Problem
+from jaxfit.optimizers._base import Optimizer, State
+
+_STEP_STREAM = 0xFFFFFFFE
+
+
+class Span(NamedTuple):
+    """Which steps to take, all int32 scalars.
+
+    Attributes:
+        start: The number of the first.
+        stop: The number of the first that is not taken any more.
+        rows: Up to which number rows are written: `stop`, or one more to look at the loss after the last step.
+    """
+
+    start: Any
+    stop: Any
+    rows: Any
+
+
+class Progress(NamedTuple):
+    """What the loop carries from step to step, and hands back.
+
+    Attributes:
+        step: The number of the next row.
+        state: The optimizer's state.
+        running: Whether there is anything left to do.
+        converged: Whether the optimizer said so.
+        history: Rows of what was recorded: a dict of pytrees of arrays [capacity, ...].
+        epochs: Rows of what the ends of epochs were asked for: a dict of arrays [epoch capacity].
+    """
+
+    step: jax.Array
+    state: State
+    running: jax.Array
+    converged: jax.Array
+    history: dict[str, Any]
+    epochs: dict[str, jax.Array]
+
+
+def run(
+    optimizer: Optimizer,
+    problem: Problem,
+    source: Source,
+    state: State,
+    key: jax.Array,
+    span: Span,
+    *,
+    capacity: int,
+    record: tuple[str, ...] = ("loss",),
+    evaluate: Callable[[Any], dict[str, jax.Array]] | None = None,
+    epoch_capacity: int = 0,
+) -> Progress:
+    """Takes steps from `span.start` until `span.stop`, convergence or a loss that is not finite.
+
+    Args:
+        optimizer: Whose step is taken.
+        problem: What it minimises.
+        source: Where the batches come from.
+        state: The optimizer's state before the first step.
+        key: The key of the whole fit, the same for all chunks.
+        span: Which steps.
+        capacity: Rows of the history; at least `span.rows - span.start`.
+        record: What a row holds: "loss", "gradient_norm", "params".
+        evaluate: Asked once at the end of every epoch, `params -> {name: scalar}`.
+        epoch_capacity: Rows of the epochs' history.
+
+    Returns:
+        Where the loop got to.
+    """
+    span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
+    length = source.steps_per_round
+
+    def advance(now: Progress, batch: Batch) -> Progress:
+        step_key = random.fold_in(random.fold_in(key, _STEP_STREAM), now.step)
+        after, info = optimizer.step(problem, now.state, batch, step_key)
+        going = jnp.isfinite(info.loss) & ~jnp.asarray(info.converged) & (now.step < span.stop)
+        row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}
+        return Progress(
+            step=now.step + 1,
+            # A step that starts from a loss that is not finite, or from the last row, is not taken.
+            state=jax.tree.map(lambda new, old: jnp.where(going, new, old), after, now.state),
+            running=going,
+            converged=jnp.isfinite(info.loss) & info.converged,
+            history=_write(now.history, now.step - span.start, row),
+            epochs=now.epochs,
+        )
+
+    def full_steps(drawn: Any, first: Any, end: Any, now: Progress) -> Progress:
+        """Steps on full batches of the round that began at step `first`, up to the row `end`."""
+        return lax.while_loop(
+            lambda now: now.running & (now.step < end),
+            lambda now: advance(now, source.batch(drawn, now.step - first)),
+            now,
+        )
+
+    def a_round(length: int, now: Progress) -> Progress:
+        """The rest of the round that the next row belongs to, of rounds of this length."""
+        number = now.step // length
+        first = number * length
+        drawn = source.draw(key, number)
+        now = full_steps(drawn, first, jnp.minimum(span.rows, first + length - source.smaller), now)
+        if source.smaller:
+            due = now.running & (now.step == first + length - 1) & (now.step < span.rows)
+            now = lax.cond(due, lambda now: advance(now, source.last(drawn)), lambda now: now, now)
+        if evaluate is not None:
+            row = number - span.start // length
+            over = now.running & (now.step == first + length)
+            now = lax.cond(over, functools.partial(_end_epoch, evaluate, row), lambda now: now, now)
+        return now
+
+    now = Progress(
+        step=span.start,
+        state=state,
+        running=span.start < span.rows,
+        converged=jnp.asarray(False),
+        history=_blank_history(problem, source, state.params, key, capacity, record),
+        epochs={} if evaluate is None else _blank(jax.eval_shape(evaluate, state.params), epoch_capacity),
+    )
+    if length is None:
+        return full_steps(None, 0, span.rows, now)
+    return lax.while_loop(lambda now: now.running & (now.step < span.rows), functools.partial(a_round, length), now)
+
+
+def _end_epoch(evaluate: Callable[[Any], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:
+    return now._replace(epochs=_write(now.epochs, row, evaluate(now.state.params)))
+
+
+def _write(table: Any, row: jax.Array, entries: Any) -> Any:
+    return jax.tree.map(lambda rows, entry: rows.at[row].set(jnp.asarray(entry, rows.dtype)), table, entries)
+
+
+def _blank(entries: Any, capacity: int) -> Any:
+    """A table for entries of these shapes."""
+    return jax.tree.map(lambda entry: jnp.zeros((capacity, *entry.shape), entry.dtype), entries)
+
+
+def _blank_history(
+    problem: Problem, source: Source, params: Any, key: jax.Array, capacity: int, record: tuple[str, ...]
+) -> dict[str, Any]:
+    """An empty history; every number in it has the precision of the loss."""
+
+    def first_loss(params: Any) -> jax.Array:
+        return problem.value(params, source.batch(source.draw(key, jnp.int32(0)), jnp.int32(0)))
+
+    loss = jax.eval_shape(first_loss, params)
+    return _blank({name: params if name == "params" else loss for name in record}, capacity)

@@ -1,0 +1,125 @@
+"""The options of a fit, checked before any array is looked at."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import optax
+
+from jaxfit import _checks, _model, losses, optimizers
+from jaxfit._problem import Batch
+from jaxfit.optimizers import Adam, Optax, Optimizer
+
+_RECORDS = ("loss", "gradient_norm", "params")
+
+
+def optimizer(given: Any) -> Optimizer:
+    """The optimizer that runs; raises TypeError where it is none."""
+    if given is None:
+        return Adam(1e-3)
+    if isinstance(given, Optimizer):
+        return given
+    if isinstance(given, optax.GradientTransformation):
+        return Optax(transformation=given)
+    names = [name for name in optimizers.__all__ if isinstance(getattr(optimizers, name), type)]
+    way_out = "an optimizer such as jaxfit.optimizers.Adam(0.1), or an optax.GradientTransformation"
+    if isinstance(given, type) and issubclass(given, Optimizer):
+        way_out = f"{given.__name__}(...), a value with its hyperparameters"
+    elif isinstance(given, str):
+        by_lower = {name.lower(): name for name in names}
+        if given.lower() in by_lower:
+            way_out = f"jaxfit.optimizers.{by_lower[given.lower()]}(...)"
+    raise TypeError(f"optimizer is {_checks.describe(given)}; expected {way_out}.")
+
+
+def check_functions(model: Any, loss: Any, metrics: Any) -> None:
+    """Raises TypeError where one of the user's functions is none."""
+    _model.check_callable("model", model, *_model.MODEL)
+    if isinstance(loss, str):
+        known = loss in losses.__all__
+        way_out = f"write jaxfit.losses.{loss}." if known else _checks.choices(loss, losses.__all__)
+        came = _checks.describe(loss)
+        raise TypeError(f"loss is {came}; expected a function such as those of jaxfit.losses: {way_out}")
+    _model.check_callable("loss", loss, *_model.LOSS)
+    if metrics is not None and not isinstance(metrics, dict):
+        came = _checks.describe(metrics)
+        raise TypeError(f'metrics is {came}; expected a dict of functions, such as {{"error": jaxfit.losses.l1}}.')
+    for name, metric in (metrics or {}).items():
+        _model.check_callable(f"metrics[{name!r}]", metric, *_model.METRIC)
+
+
+def kind(data: Any) -> str:
+    """Which of the three forms of data this is."""
+    if isinstance(data, tuple):
+        return "arrays"
+    if callable(data) and not isinstance(data, Iterable):
+        return "sampler"
+    if isinstance(data, Iterable) and not hasattr(data, "shape") and not isinstance(data, (str, bytes, dict)):
+        return "stream"
+    raise TypeError(
+        f"data is {_checks.describe(data)}; expected a tuple (x, y), a sampler key -> (x, y), or an "
+        "iterable of batches (x, y)."
+    )
+
+
+def check_together(kind: str, optimizer: Optimizer, batch_size: Any, sigma: Any, weights: Any, validation: Any) -> None:
+    """Raises ValueError where arguments are given that do not go together."""
+    if kind != "arrays":
+        what = "a sampler" if kind == "sampler" else "an iterable of batches"
+        for name, given in {"batch_size": batch_size, "sigma": sigma, "weights": weights}.items():
+            if given is not None:
+                raise ValueError(f"{name} goes with arrays (x, y); the batches of {what} come as they are.")
+    if kind == "sampler" and validation is not None:
+        raise ValueError("validation happens after every epoch, and a sampler has none; give data as arrays (x, y).")
+    if validation is not None and not isinstance(validation, tuple):
+        raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
+    if optimizer.needs_full_batch and (kind != "arrays" or batch_size is not None):
+        raise ValueError(
+            f"{type(optimizer).__name__} compares the loss of one step with that of the next, so it needs all "
+            "the data at every step: give them as arrays (x, y) without batch_size, or take an optimizer such as Adam."
+        )
+
+
+def batch_size(given: Any, batch: Batch | None) -> int | None:
+    """The size of a batch, None where that is all the data; raises ValueError where it is more."""
+    if given is None or batch is None:
+        return None
+    size, samples = _checks.count("batch_size", given), jax.tree.leaves(batch.y)[0].shape[0]
+    if size > samples:
+        raise ValueError(f"batch_size is {size}; expected at most {samples}, the number of samples in the data.")
+    return size if size < samples else None
+
+
+def record(given: Any) -> tuple[str, ...]:
+    """What a row of the history holds, always with the loss; raises ValueError for a name that is not known."""
+    if isinstance(given, str):
+        raise TypeError(f"record is {given!r}; expected a tuple of names: ({given!r},).")
+    for name in given:
+        _checks.one_of("fit", "record", name, _RECORDS)
+    return tuple(name for name in _RECORDS if name == "loss" or name in given)
+
+
+def sums(loss: Callable) -> bool:
+    """Whether the weighted loss is a sum; raises where the loss of single samples cannot be had."""
+    parameters = inspect.signature(loss).parameters
+    if "reduction" not in parameters:
+        raise TypeError(
+            "weights need a loss that gives one number per sample, by reduction='none', as those of jaxfit.losses do; "
+            "for a loss of your own, hand the weights to it inside x or y."
+        )
+    return parameters["reduction"].default == "sum"
+
+
+def limit(optimizer: Optimizer, steps: Any, epochs: Any) -> tuple[int | None, int | None]:
+    """Steps and epochs, of which just one is left."""
+    if steps is not None and epochs is not None:
+        raise ValueError(f"both steps ({steps}) and epochs ({epochs}) are given; expected one of them.")
+    if steps is None and epochs is None:
+        if optimizer.default_steps is None:
+            name = type(optimizer).__name__
+            raise ValueError(f"{name} does not stop by itself: give steps=, or epochs= for passes over the data.")
+        steps = optimizer.default_steps
+    if epochs is not None:
+        return None, _checks.count("epochs", epochs)
+    return _checks.count("steps", steps), None

@@ -1,0 +1,208 @@
+"""One fit as compiled programs: what `fit` and its drivers call, with everything that decides what is compiled."""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from jaxfit import _checks, _compile, _data, _loop, _model
+from jaxfit._problem import Batch, Problem
+from jaxfit.optimizers import Optimizer, State
+
+
+class Task(NamedTuple):
+    """A fit, checked and ready to run.
+
+    Attributes:
+        problem: Model and loss.
+        optimizer: Who minimises.
+        params: The starting values, a pytree of arrays.
+        data: The samples; None where a sampler draws them.
+        sampler: The function `key -> (x, y)`, or None.
+        batch_size: Samples in a batch; None for all of them.
+        shuffle: Whether epochs deal the samples in a new order.
+        validation: The samples that are looked at after every epoch, or None.
+        metrics: What is computed of them, by name.
+        record: What a row of the history holds.
+        seed: The data of the fit's random key.
+        key_kind: Its kind.
+        meaning: The fingerprint of all functions in the task.
+    """
+
+    problem: Problem
+    optimizer: Optimizer
+    params: Any
+    data: Batch | None
+    sampler: Callable | None
+    batch_size: int | None
+    shuffle: bool
+    validation: Batch | None
+    metrics: dict[str, Callable]
+    record: tuple[str, ...]
+    seed: Any
+    key_kind: str
+    meaning: Hashable
+
+    @property
+    def samples(self) -> int:
+        """The number of samples in the data."""
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """None where there are no epochs, or where only the driver can count their steps."""
+        if self.data is None:
+            return None
+        return 1 if self.batch_size is None else -(-self.samples // self.batch_size)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether something is computed after every epoch."""
+        return self.validation is not None or bool(self.metrics)
+
+
+def whole(task: Task, span: _loop.Span, capacity: int, epoch_capacity: int) -> tuple[_loop.Progress, float]:
+    """Runs a fit from its start as one program; also gives the seconds that compilation took."""
+
+    def program(leaves, params, data, validation, seed, span):
+        key = random.wrap_key_data(seed, impl=task.key_kind)
+        optimizer = tree.unflatten(leaves)
+        source = _source(task, data, key)
+        evaluate = functools.partial(_evaluate, task, data, validation) if task.looks_back else None
+        return _loop.run(
+            optimizer,
+            task.problem,
+            source,
+            optimizer.init(task.problem, params),
+            key,
+            span,
+            capacity=capacity,
+            record=task.record,
+            evaluate=evaluate,
+            epoch_capacity=epoch_capacity,
+        )
+
+    leaves, tree = jax.tree.flatten(task.optimizer)
+    kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity)
+    arguments = (leaves, task.params, task.data, task.validation, task.seed, span)
+    return _compile.call(program, _key(task, kind), *arguments, check=lambda: check(task, task.data))
+
+
+def begin(task: Task, batch: Batch) -> tuple[State, float]:
+    """The optimizer's state before the first step of a fit whose batches come from outside."""
+
+    def program(leaves, params):
+        return tree.unflatten(leaves).init(task.problem, params)
+
+    leaves, tree = jax.tree.flatten(task.optimizer)
+    return _compile.call(program, _key(task, "begin"), leaves, task.params, check=lambda: check(task, batch))
+
+
+def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
+    """One step on a batch that came from outside, or one look at its loss."""
+
+    def program(leaves, state, batch, seed, span):
+        key = random.wrap_key_data(seed, impl=task.key_kind)
+        source = _data.Whole(batch)
+        return _loop.run(tree.unflatten(leaves), task.problem, source, state, key, span, capacity=1, record=task.record)
+
+    leaves, tree = jax.tree.flatten(task.optimizer)
+    arguments = (leaves, state, batch, task.seed, span)
+    return _compile.call(program, _key(task, "advance"), *arguments, check=lambda: check(task, batch))
+
+
+def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
+    """The validation loss and the metrics, outside the loop."""
+    return _compile.call(functools.partial(_evaluate, task), _key(task, "evaluate"), task.data, task.validation, params)
+
+
+def _key(task: Task, kind: Hashable) -> Hashable:
+    return (kind, task.meaning, task.problem.sums, task.record, task.key_kind)
+
+
+def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
+    if task.sampler is not None:
+        shape = jax.ShapeDtypeStruct(key.shape, key.dtype)
+        return _data.Samples(task.sampler, _data.block_size(task.sampler, shape, jax.eval_shape(task.sampler, shape)))
+    assert data is not None
+    if task.batch_size is None:
+        return _data.Whole(data, epochs=task.looks_back)
+    return _data.Minibatches(data, task.batch_size, task.shuffle)
+
+
+def _evaluate(task: Task, data: Batch | None, validation: Batch | None, params: Any) -> dict[str, jax.Array]:
+    """What is written down after an epoch."""
+    batch, prefix = (data, "") if validation is None else (validation, "validation_")
+    assert batch is not None
+    prediction = task.problem.model(params, batch.x)
+    found = {prefix + name: metric(prediction, batch.y) for name, metric in task.metrics.items()}
+    if validation is not None:
+        found["validation_loss"] = task.problem.score(prediction, batch)
+    return found
+
+
+def check(task: Task, data: Batch | None) -> None:
+    """Traces the user's functions one by one, so that a message can name the one that fails.
+
+    Raises:
+        TypeError: One cannot be traced, or does not return what it should.
+        ValueError: One fails on shapes like these.
+    """
+    _model.check_signature("model", task.problem.model, *_model.MODEL)
+    _model.check_signature("loss", task.problem.loss, *_model.LOSS)
+    for name, metric in task.metrics.items():
+        _model.check_signature(f"metrics[{name!r}]", metric, *_model.METRIC)
+    if task.sampler is not None:
+        _model.check_signature("the sampler", task.sampler, *_model.SAMPLER)
+        key = jax.eval_shape(functools.partial(random.wrap_key_data, impl=task.key_kind), task.seed)
+        data = _check_sample(_model.traced("the sampler", task.sampler, key))
+    assert data is not None
+    size = task.batch_size
+    batch = data if size is None else Batch(*jax.tree.map(lambda leaf: _first_rows(leaf, size), tuple(data)))
+    prediction = _check_pass(task.problem, task.params, batch)
+    if task.validation is not None:
+        prediction, batch = _check_pass(task.problem, task.params, task.validation), task.validation
+    for name, metric in task.metrics.items():
+        value = _model.traced(f"metrics[{name!r}]", metric, prediction, batch.y)
+        if getattr(value, "shape", None) != ():
+            raise TypeError(f"metrics[{name!r}] returns {_checks.describe_tree(value)}; expected a single number.")
+
+
+def _first_rows(leaf: Any, size: int) -> Any:
+    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) if np.ndim(leaf) else leaf
+
+
+def _check_sample(sample: Any) -> Batch:
+    if not (isinstance(sample, tuple) and len(sample) == 2):
+        raise TypeError(f"the sampler returns {_checks.describe_tree(sample)}; expected a tuple (x, y).")
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(sample)}
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        raise ValueError(
+            f"the sampler returns {_checks.describe_tree(sample)}; expected arrays x and y with one row per sample."
+        )
+    return Batch(*sample)
+
+
+def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
+    """Checks model and loss on the shapes of a batch; gives the shapes of the prediction."""
+    prediction = _model.traced("model", problem.model, params, batch.x)
+    pair = f"The model predicts {_checks.describe_tree(prediction)} where y is {_checks.describe_tree(batch.y)}."
+    shapes = getattr(prediction, "shape", None), getattr(batch.y, "shape", None)
+    if shapes[0] is not None and shapes[1] is not None and shapes[0] != shapes[1]:
+        if batch.sigma is not None:
+            raise ValueError(f"sigma needs a prediction of y's shape. {pair}")
+        if [n for n in shapes[0] if n != 1] == [n for n in shapes[1] if n != 1]:
+            # A loss of one's own would broadcast the two to a matrix without a word.
+            raise ValueError(f"{pair} Make them equal, e.g. with prediction[:, 0] in the model, or y[:, None].")
+    try:
+        value = _model.traced("loss", problem.score, prediction, batch, came="this")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} {pair}") from error.__cause__
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, np.floating):
+        came = _checks.describe_tree(value)
+        raise TypeError(f"loss returns {came}; expected a single real number, e.g. by jnp.mean over it. {pair}")
+    return prediction

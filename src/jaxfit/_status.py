@@ -1,0 +1,61 @@
+"""How a fit can end: each status carries the sentence that explains it."""
+
+import enum
+
+
+class FitWarning(UserWarning):
+    """A fit ended in a way that its user should know of; the text is the result's `message`."""
+
+
+class Status(enum.Enum):
+    """How a fit ended.
+
+    Attributes:
+        ok: Whether the fit did what was asked of it.
+        sentence: What the status means.
+        hint: What to try; empty where there is nothing to do.
+    """
+
+    COMPLETED = ("completed", True, "All steps were taken.", "")
+    CONVERGED = ("converged", True, "The optimizer found nothing left to improve.", "")
+    STEP_LIMIT = (
+        "step_limit",
+        False,
+        "All steps were taken before the optimizer converged.",
+        "Allow more steps, or start closer.",
+    )
+    DIVERGED = (
+        "diverged",
+        False,
+        "The loss grew instead of falling.",
+        "Try a smaller learning rate, clip_norm, or x and y scaled to about 1.",
+    )
+    NON_FINITE = (
+        "non_finite",
+        False,
+        "The loss was not a finite number.",
+        "Look for a logarithm, root, quotient or power that leaves its domain in the model or the loss.",
+    )
+    DATA_ENDED = (
+        "data_ended",
+        False,
+        "The batches ended before all steps were taken.",
+        "Give a list or another iterable that can be started anew, or fewer steps.",
+    )
+
+    ok: bool
+    sentence: str
+    hint: str
+
+    def __new__(cls, value: str, ok: bool, sentence: str, hint: str):
+        """A member whose value is its name alone."""
+        member = object.__new__(cls)
+        member._value_ = value
+        member.ok, member.sentence, member.hint = ok, sentence, hint
+        return member
+
+    def __repr__(self):
+        return f"Status.{self.name}"
+
+    def __str__(self):
+        return self.value

@@ -1,6 +1,7 @@
 """Stores what torch computes for every parity case: `python tests/make_reference.py`, with torch installed."""
 
 import numpy as np
+
 from reference import DATA, GROUPS, cases
 
 

@@ -128,7 +128,7 @@ class Minibatches:
         if order is None:
             return self._each(lambda rows: lax.dynamic_slice_in_dim(rows, start, size))
         chosen = lax.dynamic_slice_in_dim(order, start, size)
-        return self._each(lambda rows: rows.at[chosen].get(unique_indices=True, mode="promise_in_bounds"))
+        return self._each(lambda rows: jnp.asarray(rows).at[chosen].get(unique_indices=True, mode="promise_in_bounds"))
 
     def _each(self, take: Callable) -> Batch:
         """Applies to all arrays that have one row per sample; a scalar sigma has none."""

@@ -51,7 +51,8 @@ class Ended(NamedTuple):
                 return Status.NON_FINITE, _sentence(
                     f"The loss is {self.failed_with} at the starting params.", Status.NON_FINITE
                 )
-            status = Status.DIVERGED if self.loss > losses[0] else Status.NON_FINITE
+            grew = self.loss > 10 * losses[0]  # explosive growth, not the ups and downs of batches
+            status = Status.DIVERGED if grew else Status.NON_FINITE
             course = f"{_course(losses[0], self.loss)} and was {self.failed_with} after step {self.steps}."
             return status, _sentence(course, status) + " The params are those of the last finite loss."
         if self.converged:

@@ -2,8 +2,8 @@
 
 A lambda that is written anew has a new identity and the same meaning, so identity compiles too often; its code alone
 says too little, because a changed closure, default or global changes the answer. The key therefore holds the code
-and every value that it refers to. Whatever cannot be read by value counts by identity, which can only cost a
-compilation, never a wrong answer.
+and every value that it refers to. What shows no value (an object of a C type without attributes) counts by identity,
+and is taken not to change.
 """
 
 import functools
@@ -86,13 +86,19 @@ def _object_key(value: Any, seen: dict[int, int]) -> Hashable:
         return (kind, _key(value.func, seen), _key(value.args, seen), _key(value.keywords, seen))
     if kind.__module__.startswith("jax") and isinstance(getattr(value, "__wrapped__", None), types.FunctionType):
         return (kind, _key(value.__wrapped__, seen))  # a function under jax.jit and the like
+    if isinstance(value, (set, frozenset)):
+        return (kind, frozenset(_key(entry, seen) for entry in value))
+    if isinstance(value, bytearray):
+        return (kind, bytes(value))
     attributes = _attributes(value)
-    return (kind, _key(attributes, seen)) if attributes else _Identity(value)
+    if not attributes:
+        return _Identity(value)
+    return (kind, _Identity(value) if _is_hidden(kind) else None, _key(attributes, seen))
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """All that an object of a Python class carries; nothing for objects that keep their state out of sight."""
-    if not isinstance(getattr(value, "__dict__", {}), dict) or _is_hidden(type(value)):
+    """All that an object carries in sight."""
+    if not isinstance(getattr(value, "__dict__", {}), dict):
         return {}
     slots = [name for base in type(value).__mro__ for name in _as_tuple(base.__dict__.get("__slots__", ()))]
     return {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})

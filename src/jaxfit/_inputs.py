@@ -203,6 +203,8 @@ def spread(name: str, given: Any, batch: Batch, wide: bool, *, rows_only: bool) 
     if not hasattr(y, "shape"):
         raise TypeError(f"{name} goes with a y that is one array; y is {_checks.describe_tree(y)}.")
     array = _array(name, _gathered(given), wide)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} is {_checks.describe(array)}; expected real numbers.")
     if not jnp.issubdtype(array.dtype, np.floating):
         array = array.astype(np.result_type(np.float32, y.dtype) if y.dtype.kind == "f" else np.float32)
     shapes = [y.shape[:1]] if rows_only else [y.shape, ()]

@@ -46,8 +46,9 @@ class Problem(NamedTuple):
             return self.loss(prediction, target)
         losses = self.loss(prediction, target, reduction="none")
         weights = jnp.broadcast_to(batch.weights.reshape(-1, *[1] * (losses.ndim - 1)), losses.shape)
-        total = jnp.sum(weights * losses)
-        return total if self.sums else total / jnp.sum(weights)
+        total, count = jnp.sum(weights * losses), jnp.sum(weights)
+        # A batch in which no sample counts has nothing to say: loss and gradient 0, not 0 / 0.
+        return total if self.sums else total / jnp.where(count == 0, 1, count)
 
     def value(self, params: Any, batch: Batch) -> jax.Array:
         """The loss of a batch, a scalar."""

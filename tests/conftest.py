@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+import jax
+import numpy as np
+import pytest
+
+_compilations = []
+
+
+def _listen(event, duration, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compilations.append(duration)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@pytest.fixture
+def compilations():
+    """A function that tells how many programs XLA has compiled since it was last asked."""
+
+    def since_last():
+        count = len(_compilations)
+        _compilations.clear()
+        return count
+
+    since_last()
+    return since_last
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

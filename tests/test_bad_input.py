@@ -79,9 +79,11 @@ CASES = [
     (TYPE, r"model fails on .*incompatible shapes", {"model": lambda p, x: p + x}),
     (
         VALUE,
-        r"predicts float32\[12, 1\] where y is float32\[12\]\. Make them equal",
+        r"predicts float32\[12, 1\] where y is float32\[12\]\. Make them equal, e\.g\. by prediction\[:, 0\] or y\[:, None\]",
         {"model": lambda p, x: x[:, None]},
     ),
+    (VALUE, r"e\.g\. by y\[:, 0\] or prediction\[:, None\]", {"data": (X, Y[:, None])}),
+    (TYPE, r"It is called as model\(params, x\)", {"model": lambda x, p: p["a"] * x, "params": {"a": 1.0}}),
     (VALUE, r"prediction has shape \(5,\), target has shape \(12,\)", {"model": lambda p, x: x[:5] * p[0]}),
     (TYPE, r"prediction is bool\[12\]", {"model": lambda p, x: x > p[0]}),
     (TYPE, r"model fails on", {"model": lambda p, x: "text"}),

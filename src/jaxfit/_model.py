@@ -69,8 +69,9 @@ def traced(name: str, function: Callable, *arguments: Any, came: str | None = No
         ) from error
     except Exception as error:
         came = came or " and ".join(_checks.describe_tree(argument) for argument in arguments)
+        hint = " It is called as model(params, x)." if name == "model" else ""
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
-            f"{name} fails on {came}: {type(error).__name__}: {_first_line(error)}"
+            f"{name} fails on {came}: {type(error).__name__}: {_first_line(error)}{hint}"
         ) from error
 
 

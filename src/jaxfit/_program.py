@@ -197,7 +197,8 @@ def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
             raise ValueError(f"sigma needs a prediction of y's shape. {pair}")
         if [n for n in shapes[0] if n != 1] == [n for n in shapes[1] if n != 1]:
             # A loss of one's own would broadcast the two to a matrix without a word.
-            raise ValueError(f"{pair} Make them equal, e.g. with prediction[:, 0] in the model, or y[:, None].")
+            longer, shorter = ("prediction", "y") if len(shapes[0]) > len(shapes[1]) else ("y", "prediction")
+            raise ValueError(f"{pair} Make them equal, e.g. by {longer}[:, 0] or {shorter}[:, None].")
     try:
         value = _model.traced("loss", problem.score, prediction, batch, came="this")
     except (TypeError, ValueError) as error:

@@ -63,7 +63,11 @@ def _points(result: "FitResult") -> tuple[Any, Any, Any] | None:
 
 def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
     x, y, sigma = data
-    if hasattr(x, "ndim") and x.size == x.shape[0] and y.size == y.shape[0]:
+    prediction = np.asarray(result.predict(x))
+    if prediction.shape != y.shape:  # class scores against labels: nothing to draw them on
+        axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+    elif hasattr(x, "shape") and x.size == x.shape[0] == y.size:
         if sigma is None:
             axes.plot(x.ravel(), y.ravel(), "o", ms=4, alpha=0.6, mew=0, color="C0", label="data")
         else:
@@ -72,16 +76,11 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
         axes.plot(curve.ravel(), np.asarray(result.predict(curve)).ravel(), color="C1", lw=2, label="fit")
         axes.set(xlabel="x", ylabel="y", title=f"{name_of(result.model)} and data")
         axes.legend()
-        return
-    prediction = np.asarray(result.predict(x))
-    if prediction.shape != y.shape:  # class scores against labels: nothing to draw them on
-        axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)
-        axes.set_axis_off()
-        return
-    ends = [min(y.min(), prediction.min()), max(y.max(), prediction.max())]
-    axes.plot(ends, ends, color="0.7", lw=1, zorder=0)
-    axes.plot(y.ravel(), prediction.ravel(), "o", ms=4, alpha=0.6, mew=0)
-    axes.set(xlabel="observed y", ylabel="prediction", title=f"{name_of(result.model)} against data")
+    else:
+        ends = [min(y.min(), prediction.min()), max(y.max(), prediction.max())]
+        axes.plot(ends, ends, color="0.7", lw=1, zorder=0)
+        axes.plot(y.ravel(), prediction.ravel(), "o", ms=4, alpha=0.6, mew=0)
+        axes.set(xlabel="observed y", ylabel="prediction", title=f"{name_of(result.model)} against data")
 
 
 def _draw_loss(axes: "Axes", result: "FitResult", data: Any) -> None:

@@ -1,0 +1,87 @@
+"""The package as a whole: its public names, what importing it loads, and that it leaves JAX's settings alone."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxfit as jf
+
+ROOT = Path(__file__).parent.parent
+LOSSES = [
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding", "cross_entropy", "ctc",
+    "gaussian_nll", "hinge_embedding", "huber", "kl_div", "l1", "margin_ranking", "mse", "multi_margin",
+    "multilabel_margin", "multilabel_soft_margin", "nll", "poisson_nll", "smooth_l1", "soft_margin", "triplet_margin",
+    "triplet_margin_with_distance",
+]  # fmt: skip
+
+
+def python(code, *options):
+    """What a piece of code prints in a fresh interpreter."""
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_public_names():
+    assert jf.__all__ == ["FitResult", "FitWarning", "Status", "fit", "losses", "optimizers", "plotting"]
+    assert jf.losses.__all__ == LOSSES
+    for name in jf.__all__:
+        assert getattr(jf, name).__doc__
+    assert set(dir(jf)) == {*jf.__all__, "__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = jf.fitt
+
+
+@pytest.mark.parametrize("module", [jf.losses, jf.optimizers], ids=["losses", "optimizers"])
+def test_public_functions_and_classes_are_documented(module):
+    for name in module.__all__:
+        thing = getattr(module, name)
+        documentation = inspect.getdoc(thing)
+        assert documentation, name
+        if inspect.isfunction(thing):
+            for section in ("Args:", "Returns:", "Raises:", ">>> "):
+                assert section in documentation, f"{name} lacks {section}"
+
+
+def test_importing_it_loads_no_more_than_it_needs():
+    heavy = ["flax", "matplotlib", "orbax", "tensorboardX", "rich", "scipy.optimize", "torch", "IPython"]
+    loaded = python(f"import sys, jaxfit; print([name for name in {heavy} if name in sys.modules])")
+    baseline = python(f"import sys, jax, optax; print([name for name in {heavy} if name in sys.modules])")
+    assert loaded == baseline
+
+
+def test_importing_it_initialises_no_device():
+    assert python("import jaxfit, jax; print(jax._src.xla_bridge._backends)") == "{}"
+
+
+def test_it_never_touches_the_settings_of_jax():
+    settings = {name: getattr(jax.config, name) for name in dir(jax.config) if name.startswith("jax_")}
+    jf.fit(lambda p, x: p * x, (np.ones(3), np.ones(3)), 1.0, steps=2)
+    assert settings == {name: getattr(jax.config, name) for name in settings}
+    for path in (ROOT / "src").rglob("*.py"):
+        assert "config.update" not in path.read_text(), path
+
+
+def test_nothing_is_printed_unasked(capfd):
+    jf.fit(lambda p, x: p * x, (np.ones(3), np.ones(3)), 1.0, steps=2, key=12345)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_python_optimised_gives_the_same():
+    """No check hangs on an assert that `python -O` leaves out."""
+    code = "import jaxfit as jf, numpy as np; jf.fit(lambda p, x: p * x, (np.ones(3), np.ones(2)), 1.0, steps=2)"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=False)
+    assert "ValueError: x and y differ" in done.stderr
+
+
+def test_benchmarks_run():
+    found = python(
+        "import runpy, sys; sys.argv = ['benchmarks', '--quick']; runpy.run_module('benchmarks', run_name='__main__')"
+    )
+    for words in ("jaxfit, warm", "first call after import", "import jaxfit", "jax.numpy.sin", "torch"):
+        assert words in found

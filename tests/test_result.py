@@ -1,0 +1,149 @@
+"""What can be asked of a result: predictions, a report to read, pictures."""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit.optimizers import SGD, Adam
+
+X = np.linspace(-1, 1, 23, dtype=np.float32)
+START = {"slope": 0.0, "intercept": np.float32(0)}
+
+
+def line(params, x):
+    return params["slope"] * x + params["intercept"]
+
+
+def sampler(key):
+    x = jax.random.normal(key, (8,))
+    return x, 3 * x - 1
+
+
+@pytest.fixture(scope="module")
+def result():
+    return jf.fit(
+        line, (X, 2 * X + 1), START, optimizer=SGD(0.3), steps=300, validation=(X, X), metrics={"l1": jf.losses.l1}
+    )
+
+
+def test_predict_applies_the_model(result):
+    new = np.array([[0.0, 10.0], [-3.0, 1.0]], np.float32)
+    np.testing.assert_allclose(result.predict(new), 2 * new + 1, rtol=1e-4)
+    np.testing.assert_allclose(result.predict(5.0), 11, rtol=1e-4)
+    np.testing.assert_allclose(result.predict([1.0, 2.0]), [3, 5], rtol=1e-4)
+
+
+def test_predict_in_float64():
+    wide = jf.fit(
+        line, (X.astype(float), X.astype(float)), {"slope": 0.0, "intercept": 0.0}, optimizer=SGD(0.3), steps=50
+    )
+    prediction = wide.predict(np.array([1 / 3]))
+    assert isinstance(prediction, np.ndarray)
+    np.testing.assert_allclose(prediction, wide.params["slope"] / 3 + wide.params["intercept"], rtol=1e-15)
+
+
+def test_a_result_is_frozen(result):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.params = None
+
+
+def test_the_report_says_what_one_wants_to_know(result):
+    report = str(result)
+    lines = report.splitlines()
+    assert lines[0] == "Fit of line by SGD(learning_rate=0.3)"
+    assert lines[1] == "  completed: Took all 300 steps."
+    for row in ("slope", "intercept", "loss", "validation loss", "validation l1", "data", "precision", "time"):
+        assert sum(line.strip().startswith(row) for line in lines) == 1, row
+    slope = next(line for line in lines if "slope" in line).split()
+    assert float(slope[1]) == pytest.approx(2, abs=1e-4)
+    assert slope[2] == "0"
+    assert "23 samples" in report
+    assert "float32 on cpu" in report
+    assert max(map(len, lines)) <= 88
+    assert repr(result).startswith("FitResult(status=Status.COMPLETED, loss=")
+
+
+def test_the_report_of_many_params_is_short():
+    model = lambda params, x: (x[:, None] @ params["w"] + params["b"])[:, 0]
+    start = {"w": jnp.ones((1, 5000)) / 5000, "b": jnp.zeros(5000)}
+    report = str(jf.fit(model, (X, X), start, optimizer=Adam(1e-3), steps=2))
+    assert len(report.splitlines()) < 16
+    assert "(1, 5000)" in report
+    assert "10,000 numbers in all" in report
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [(1.0, ["params"]), ([1.0, 2.0], ["params[0]", "params[1]"]), ({"w": jnp.zeros((1, 2))}, ["w[0, 0]", "w[0, 1]"])],
+)
+def test_every_number_has_a_name(params, names):
+    report = str(jf.fit(lambda p, x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(p)) * x, (X, X), params, steps=1))
+    for name in names:
+        assert f"  {name} " in report
+
+
+def test_the_report_of_a_failure_gives_its_sentence():
+    with pytest.warns(jf.FitWarning):
+        failed = jf.fit(line, (X, X), START, optimizer=SGD(1e8), steps=100)
+    assert "  diverged: The loss went from" in str(failed)
+    assert "smaller learning rate" in str(failed)
+
+
+def drawn(figure):
+    """The pixels of a figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def test_plot_draws_data_fit_and_loss(result):
+    figure = result.plot()
+    fit, loss = figure.axes
+    points, curve = fit.get_lines()
+    np.testing.assert_array_equal(points.get_xdata(), X)
+    np.testing.assert_allclose(curve.get_ydata(), 2 * curve.get_xdata() + 1, atol=1e-3)
+    np.testing.assert_array_equal(loss.get_lines()[0].get_ydata(), np.append(result.history["loss"], result.loss))
+    assert loss.get_yscale() == "log"
+    assert [text.get_text() for text in fit.get_legend().get_texts()] == ["data", "fit"]
+    assert drawn(figure).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "panels"),
+    [
+        (lambda p, x: x @ p, (np.ones((9, 2), np.float32), np.ones(9, np.float32)), 2),
+        (lambda p, x: x[:, None] * p, (np.ones(9, np.float32), np.ones((9, 2), np.float32)), 2),
+        (lambda p, x: x["a"] * p[0] + p[1], ({"a": X}, X), 2),
+        (lambda p, x: x * p[0] + p[1], sampler, 2),
+        (lambda p, x: x * p[0] + p[1], [(X, X)], 1),
+    ],
+    ids=["two variables", "two outputs", "a pytree", "a sampler", "a stream"],
+)
+def test_plot_of_every_form_of_data(model, data, panels):
+    figure = jf.fit(model, data, np.zeros(2, np.float32), optimizer=Adam(0.1), steps=5).plot()
+    assert len(figure.axes) == panels
+    assert drawn(figure).std() > 5
+
+
+def test_plot_with_error_bars_and_with_scores_for_labels():
+    figure = jf.fit(line, (X, X), START, optimizer=SGD(0.3), steps=5, sigma=0.1 + X**2).plot()
+    assert figure.axes[0].containers
+    scores = lambda p, x: x[:, None] * p
+    labels = (X > 0).astype(int)
+    result = jf.fit(
+        scores, (X, labels), np.zeros(2, np.float32), loss=jf.losses.cross_entropy, optimizer=SGD(1.0), steps=9
+    )
+    assert drawn(result.plot()).std() > 5
+
+
+def test_without_matplotlib_plot_says_what_to_install(result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        result.plot()

@@ -362,7 +362,7 @@ class TestOptimizers:
 
     def test_lbfgs_wants_all_the_data(self):
         for data, options in [((X, Y), {"batch_size": 4}), (sampler, {}), ([(X, Y)], {})]:
-            with pytest.raises(ValueError, match="LBFGS .* all the data at every step"):
+            with pytest.raises(ValueError, match=r"LBFGS .* all the data at every step"):
                 fit(line, data, START, optimizer=LBFGS(), **options)
 
 

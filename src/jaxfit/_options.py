@@ -21,7 +21,7 @@ def optimizer(given: Any) -> Optimizer:
     if isinstance(given, Optimizer):
         return given
     if isinstance(given, optax.GradientTransformation):
-        return Optax(transformation=given)
+        return Optax(given)
     names = [name for name in optimizers.__all__ if isinstance(getattr(optimizers, name), type)]
     way_out = "an optimizer such as jaxfit.optimizers.Adam(0.1), or an optax.GradientTransformation"
     if isinstance(given, type) and issubclass(given, Optimizer):

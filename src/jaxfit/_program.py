@@ -89,7 +89,9 @@ def whole(task: Task, span: _loop.Span, capacity: int, epoch_capacity: int) -> t
     leaves, tree = jax.tree.flatten(task.optimizer)
     kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity)
     arguments = (leaves, task.params, task.data, task.validation, task.seed, span)
-    return _compile.call(program, _key(task, kind), *arguments, check=lambda: check(task, task.data))
+    return _compile.call(
+        program, _key(task, kind), *arguments, check=lambda: check(task, task.data), small=_is_small(task)
+    )
 
 
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
@@ -99,7 +101,9 @@ def begin(task: Task, batch: Batch) -> tuple[State, float]:
         return tree.unflatten(leaves).init(task.problem, params)
 
     leaves, tree = jax.tree.flatten(task.optimizer)
-    return _compile.call(program, _key(task, "begin"), leaves, task.params, check=lambda: check(task, batch))
+    return _compile.call(
+        program, _key(task, "begin"), leaves, task.params, check=lambda: check(task, batch), small=_is_small(task)
+    )
 
 
 def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
@@ -112,7 +116,9 @@ def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_
 
     leaves, tree = jax.tree.flatten(task.optimizer)
     arguments = (leaves, state, batch, task.seed, span)
-    return _compile.call(program, _key(task, "advance"), *arguments, check=lambda: check(task, batch))
+    return _compile.call(
+        program, _key(task, "advance"), *arguments, check=lambda: check(task, batch), small=_is_small(task)
+    )
 
 
 def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
@@ -122,6 +128,10 @@ def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
 
 def _key(task: Task, kind: Hashable) -> Hashable:
     return (kind, task.meaning, task.problem.sums, task.record, task.key_kind)
+
+
+def _is_small(task: Task) -> bool:
+    return sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000
 
 
 def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
 OUTPUT = Path(__file__).parent / "output"
 
 
@@ -20,6 +21,7 @@ def alternating(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(0.05)  # the threads of the call before may still be spinning
             started = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - started)
@@ -30,7 +32,7 @@ def fresh(code: str, repeats: int = 3) -> list[float]:
     """Seconds that a piece of code takes in a new Python process; it prints them itself as its last line."""
     found = []
     for _ in range(repeats):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
         found.append(float(done.stdout.split()[-1]))
     return found
 

@@ -97,7 +97,7 @@ def run(
             # A step that starts from a loss that is not finite, or from the last row, is not taken.
             state=jax.tree.map(lambda new, old: jnp.where(going, new, old), after, now.state),
             running=going,
-            converged=jnp.isfinite(info.loss) & info.converged,
+            converged=now.converged,
             history=_write(now.history, now.step - span.start, row),
             epochs=now.epochs,
         )
@@ -134,8 +134,14 @@ def run(
         epochs={} if evaluate is None else _blank(jax.eval_shape(evaluate, state.params), epoch_capacity),
     )
     if length is None:
-        return full_steps(None, 0, span.rows, now)
-    return lax.while_loop(lambda now: now.running & (now.step < span.rows), functools.partial(a_round, length), now)
+        now = full_steps(None, 0, span.rows, now)
+    else:
+        one_more = functools.partial(a_round, length)
+        now = lax.while_loop(lambda now: now.running & (now.step < span.rows), one_more, now)
+    last = now.step - 1
+    # What stopped before its last row, at a finite loss, had converged: seen here once, not carried through all steps.
+    stopped = ~now.running & (last < span.stop) & (last >= span.start)
+    return now._replace(converged=stopped & jnp.isfinite(now.history["loss"][last - span.start]))
 
 
 def _end_epoch(evaluate: Callable[[Any], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:

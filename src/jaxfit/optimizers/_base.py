@@ -65,13 +65,13 @@ def flag(*, default: Any, kw_only: bool, kinds: tuple[type, ...] = (bool,)) -> A
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(number, flag))
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Optimizer(abc.ABC):
     """The base of all optimizers. A subclass is a frozen dataclass of `number` and `flag` fields."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(frozen=True, repr=False)(cls)
+        dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)  # what is shared is not generated again
         jax.tree_util.register_pytree_with_keys_class(cls)
 
     @abc.abstractmethod
@@ -95,6 +95,12 @@ class Optimizer(abc.ABC):
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(type(self).__name__, field, getattr(self, field.name))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, field.name) for field in dataclasses.fields(self))))
 
     def __repr__(self):
         """The call that makes this value again, without what is at its default."""

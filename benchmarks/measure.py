@@ -17,11 +17,15 @@ OUTPUT = Path(__file__).parent / "output"
 
 
 def alternating(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turn, so that a machine that drifts does so for all of them."""
+    """Seconds of each call, taken in turn, so that a machine that drifts does so for all of them.
+
+    Each is called once before it is timed: the one before may have left its threads spinning and the caches full.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(0.05)  # the threads of the call before may still be spinning
+            time.sleep(0.05)
+            call()
             started = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - started)

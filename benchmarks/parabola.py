@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax, random
 
@@ -11,6 +12,7 @@ import jaxfit as jf
 from benchmarks.measure import alternating, fresh, missing, row
 
 STEPS = 1000
+START = np.zeros(3, np.float32)
 COLD = """
 import time
 from benchmarks import parabola
@@ -30,7 +32,7 @@ def samples(key):
 
 
 def by_jaxfit():
-    return jf.fit(parabola, samples, jnp.zeros(3), optimizer=jf.optimizers.Adam(0.1), steps=STEPS)
+    return jf.fit(parabola, samples, START, optimizer=jf.optimizers.Adam(0.1), steps=STEPS)
 
 
 def by_torch():
@@ -63,7 +65,7 @@ def by_hand():
 
         return lax.scan(step, (w, rule.init(w)), jnp.arange(STEPS))
 
-    w, key = jnp.zeros(3), random.key(0)
+    w, key = jnp.asarray(START), random.key(0)
     return lambda: jax.block_until_ready(run(w, key))
 
 

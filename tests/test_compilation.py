@@ -48,8 +48,13 @@ def test_a_second_fit_compiles_nothing(compilations, options):
     result = fit((X + 1, 3 * X), START + 1, optimizer=Adam(0.03, betas=(0.8, 0.99)), key=np.int64(9))
     assert compilations() == 0
     assert result.compile_seconds == 0.0
-    fit((jnp.asarray(X), X.tolist()), jnp.asarray(START), optimizer=Adam(0.1), key=jax.random.key(1))
-    assert compilations() <= 3  # arrays and a key made here; nothing of the fit's
+    data, start, key = (jnp.asarray(X), X.tolist()), jnp.asarray(START), jax.random.key(1)
+    fit(
+        data, start, optimizer=Adam(0.1), key=jax.random.key(2)
+    )  # JAX's own way from a key to its data is compiled here
+    compilations()
+    fit(data, start, optimizer=Adam(0.1), key=key)
+    assert compilations() == 0
     result.predict(X)
     compilations()
     result.predict(X + 1)
@@ -205,6 +210,14 @@ def test_settings_of_jax_belong_to_the_program():
             model = lambda w, x: x @ w
             results.append(jf.fit(model, (np.ones((4, 2), np.float32), np.ones(4, np.float32)), START, steps=2))
     assert all(result.compile_seconds > 0 for result in results)
+
+
+def test_options_that_xla_does_not_know_are_dropped(monkeypatch):
+    from jaxfit import _compile
+
+    monkeypatch.setattr(_compile, "_HASTY", {"xla_no_such_option": True, "xla_backend_optimization_level": 1})
+    jf.fit(line, (X[:3], X[:3]), START, optimizer=SGD(0.1), steps=1)
+    assert _compile._HASTY == {"xla_backend_optimization_level": 1}
 
 
 def test_programs_are_not_kept_for_ever(monkeypatch):

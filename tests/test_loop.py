@@ -97,7 +97,7 @@ def test_the_loop_is_the_loop_by_hand(name):
     found = run_compiled(SOURCES[name], start(), 0, STEPS, STEPS + 1)
     rows, params = by_hand(expected_batches(name))
     np.testing.assert_allclose(found.history["params"][:STEPS], rows, rtol=2e-5, atol=1e-6)
-    np.testing.assert_allclose(found.state.params, params, rtol=2e-5)
+    np.testing.assert_allclose(found.state.params, params, rtol=2e-5, atol=1e-6)
 
 
 def test_an_epoch_deals_every_sample_once_with_a_smaller_last_batch():

@@ -9,7 +9,7 @@ import optax
 
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
-from jaxfit.optimizers import Adam, Optax, Optimizer
+from jaxfit.optimizers import Optax, Optimizer
 
 _RECORDS = ("loss", "gradient_norm", "params")
 
@@ -17,7 +17,7 @@ _RECORDS = ("loss", "gradient_norm", "params")
 def optimizer(given: Any) -> Optimizer:
     """The optimizer that runs; raises TypeError where it is none."""
     if given is None:
-        return Adam(1e-3)
+        return optimizers.Adam(1e-3)
     if isinstance(given, Optimizer):
         return given
     if isinstance(given, optax.GradientTransformation):

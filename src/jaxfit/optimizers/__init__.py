@@ -1,10 +1,15 @@
 """Optimizers: frozen values whose numbers are leaves, with torch's names and arguments."""
 
-from jaxfit.optimizers._adam import Adam, Adamax, AdamW, NAdam, RAdam
-from jaxfit.optimizers._adaptive import Adadelta, Adagrad, RMSprop, Rprop
+from typing import TYPE_CHECKING
+
+from jaxfit._lazy import attach
 from jaxfit.optimizers._base import Info, Optimizer, State
 from jaxfit.optimizers._first_order import SGD, FirstOrder, Optax
-from jaxfit.optimizers._lbfgs import LBFGS
+
+if TYPE_CHECKING:
+    from jaxfit.optimizers._adam import Adam, Adamax, AdamW, NAdam, RAdam
+    from jaxfit.optimizers._adaptive import Adadelta, Adagrad, RMSprop, Rprop
+    from jaxfit.optimizers._lbfgs import LBFGS
 
 __all__ = [
     "LBFGS",
@@ -24,3 +29,19 @@ __all__ = [
     "Rprop",
     "State",
 ]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Adadelta": "_adaptive",
+        "Adagrad": "_adaptive",
+        "Adam": "_adam",
+        "AdamW": "_adam",
+        "Adamax": "_adam",
+        "LBFGS": "_lbfgs",
+        "NAdam": "_adam",
+        "RAdam": "_adam",
+        "RMSprop": "_adaptive",
+        "Rprop": "_adaptive",
+    },
+)

@@ -1,5 +1,6 @@
 """A parabola by Adam on 100 fresh points at each of 1,000 steps: jaxfit, torch, and a loop written by hand in JAX."""
 
+import importlib
 from typing import Any
 
 import jax
@@ -37,8 +38,7 @@ def by_jaxfit():
 
 def by_torch():
     """The loop of the tutorials."""
-    import torch
-
+    torch = importlib.import_module("torch")  # a peer, not a dependency: the type checker need not find it
     w = torch.zeros(3, requires_grad=True)
     optimizer = torch.optim.Adam([w], lr=0.1)
     for _ in range(STEPS):

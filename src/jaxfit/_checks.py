@@ -1,6 +1,7 @@
 """Every message that bad input gets: what came, what was expected, the way out."""
 
 import difflib
+import functools
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
@@ -51,6 +52,15 @@ def one_of(function: str, argument: str, value: Any, known: Iterable[str]) -> No
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value is a plain number: not a bool, an array, a tracer or a placeholder."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def unwrapped(function: Any) -> tuple[Any, dict[str, Any]]:
+    """A function without the `functools.partial` around it, and the keywords that these bind."""
+    keywords: dict[str, Any] = {}
+    while isinstance(function, functools.partial):
+        keywords = function.keywords | keywords
+        function = function.func
+    return function, keywords
 
 
 def describe_tree(tree: Any) -> str:

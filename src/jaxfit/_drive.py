@@ -13,15 +13,15 @@ from jaxfit._loop import Span
 from jaxfit._problem import Batch
 from jaxfit._program import Task
 from jaxfit._status import Status
-from jaxfit.optimizers import Optimizer
+from jaxfit.optimizers import Optimizer, State
 
 
 class Ended(NamedTuple):
     """What a driver hands back.
 
     Attributes:
-        params: The last params whose loss is finite; the starting params where not even theirs is.
-        loss: Their loss.
+        state: The optimizer's state at the last params whose loss is finite, or at the start where not even theirs is.
+        loss: The loss of these params.
         steps: The steps taken.
         history: What was recorded at every step: a dict of pytrees of NumPy arrays [steps, ...].
         epochs: What was computed after every epoch: a dict of NumPy arrays [epochs].
@@ -32,7 +32,7 @@ class Ended(NamedTuple):
         run_seconds: Spent on everything else.
     """
 
-    params: Any
+    state: State
     loss: float
     steps: int
     history: dict[str, Any]
@@ -89,16 +89,14 @@ def in_memory(task: Task, steps: int) -> Ended:
     taken = int(progress.step) - 1
     losses = np.asarray(progress.history["loss"])
     loss, failed_with = float(losses[taken]), None
-    params = progress.state.params
+    state = progress.state
     if not math.isfinite(loss):
         failed_with = loss
-        if taken == 0:
-            params = task.params
-        else:
+        if taken > 0:
             # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
-            params, loss = run(taken - 1)[0].state.params, float(losses[taken - 1])
+            state, loss = run(taken - 1)[0].state, float(losses[taken - 1])
     return Ended(
-        params=params,
+        state=state,
         loss=loss,
         steps=taken,
         history={name: _first(progress.history[name], taken) for name in task.record},
@@ -166,7 +164,7 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
     if failed_with is not None and rows:
         state, loss = before, float(rows[-1]["loss"][0])
     return Ended(
-        params=state.params,
+        state=state,
         loss=loss,
         steps=len(rows),
         history={name: _stacked([row[name] for row in rows or [_first(progress.history, 0)]]) for name in task.record},

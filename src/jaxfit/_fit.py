@@ -1,15 +1,18 @@
 """`fit`: checks what it was given, lets the loop run as one compiled program, and wraps what came out."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
-from jaxfit import _drive, _inputs, _options, losses
+from jaxfit import _checks, _drive, _inputs, _options, losses
 from jaxfit._fingerprint import fingerprint
+from jaxfit._inference import Evidence
 from jaxfit._problem import Problem
 from jaxfit._program import Task
 from jaxfit._result import FitResult
@@ -29,6 +32,7 @@ def fit(
     batch_size: int | None = None,
     shuffle: bool = True,
     sigma: Any = None,
+    absolute_sigma: bool = False,
     weights: Any = None,
     validation: tuple[Any, Any] | None = None,
     metrics: dict[str, Callable] | None = None,
@@ -60,6 +64,8 @@ def fit(
         shuffle: Whether each epoch deals the samples in a new order.
         sigma: Standard deviations of y, in its units: of y's shape, or one number. The loss is then that of
             `prediction / sigma` and `y / sigma`; the mean squared error becomes chi squared over n.
+        absolute_sigma: Whether sigma is known in absolute terms. If not, standard errors take only its proportions and
+            find its size in the residuals, as `scipy.optimize.curve_fit` does.
         weights: One weight of at least 0 per sample, [n], for the weighted mean of the losses of the samples
             (their weighted sum where the loss has `reduction="sum"`).
         validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch.
@@ -121,7 +127,7 @@ def fit(
             ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
         else:
             ended = _drive.in_memory(task, _steps(task, steps, epochs))
-    return _wrap(task, ended, start.wide)
+    return _wrap(task, ended, start.wide, absolute_sigma)
 
 
 def _meaning(model: Callable, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any) -> Any:
@@ -146,12 +152,12 @@ def _steps(task: Task, steps: Any, epochs: Any) -> int:
     return steps
 
 
-def _wrap(task: Task, ended: _drive.Ended, wide: bool) -> FitResult:
+def _wrap(task: Task, ended: _drive.Ended, wide: bool, absolute_sigma: bool) -> FitResult:
     status, message = ended.verdict(task.optimizer)
     if not status.ok:
         warnings.warn(message, FitWarning, stacklevel=3)
     return FitResult(
-        params=jax.device_get(ended.params) if wide else ended.params,
+        params=jax.device_get(ended.state.params) if wide else ended.state.params,
         loss=ended.loss,
         status=status,
         message=message,
@@ -165,4 +171,24 @@ def _wrap(task: Task, ended: _drive.Ended, wide: bool) -> FitResult:
         _batch=task.data,
         _sampler=task.sampler,
         _wide=wide,
+        _weigh=functools.partial(_evidence, task, ended, absolute_sigma),
     )
+
+
+def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence | None:
+    """What an optimizer that knows the curvature can say of the params; None from the others."""
+    curvature = task.optimizer.curvature(ended.state)
+    if curvature is None or task.data is None:
+        return None
+    loss, data = task.problem.loss, task.data
+    prediction = jax.eval_shape(task.problem.model, task.params, data.x)
+    observations = jax.eval_shape(functools.partial(loss, reduction="none"), prediction, data.y).size
+    total = observations
+    if data.weights is not None:
+        weights = np.asarray(data.weights)
+        total = float(weights.sum()) * observations / len(weights)
+        observations = observations * int((weights > 0).sum()) // len(weights)
+    if _options.sums(loss):
+        total = 1  # the loss is the sum already, not a mean
+    chi_squared = ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None
+    return Evidence(np.asarray(curvature) * total, observations, chi_squared, absolute_sigma)

@@ -1,12 +1,13 @@
 """A result as text: what was fitted, how it ended, what came out."""
 
-import functools
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+
+from jaxfit import _checks
 
 if TYPE_CHECKING:
     from jaxfit._result import FitResult
@@ -29,8 +30,7 @@ def text(result: "FitResult") -> str:
 
 def name_of(function: Any) -> str:
     """What a user calls a function."""
-    if isinstance(function, functools.partial):
-        return name_of(function.func)
+    function, _ = _checks.unwrapped(function)
     name = getattr(function, "__name__", type(function).__name__)
     return "a lambda" if name == "<lambda>" else name
 
@@ -49,9 +49,20 @@ def named_numbers(tree: Any, path: Any = (), name: str = "params") -> Iterator[t
 def _params(result: "FitResult") -> list[tuple[str, ...]]:
     size = sum(leaf.size for leaf in jax.tree.leaves(result.params))
     if size <= _NUMBERS_SHOWN:
-        starts = [start for _, start in named_numbers(result.start)]
-        rows = zip(named_numbers(result.params), starts, strict=True)
-        return [("", "value", "start"), *((name, f"{value:.7g}", f"{start:.4g}") for (name, value), start in rows)]
+        columns = [named_numbers(result.params), named_numbers(result.start)]
+        if result.evidence is None:
+            return [
+                ("", "value", "start"),
+                *((name, f"{value:.7g}", f"{start:.4g}") for (name, value), (_, start) in zip(*columns, strict=True)),
+            ]
+        columns.append(named_numbers(result.standard_errors))
+        return [
+            ("", "value", "standard error", "relative", "start"),
+            *(
+                (name, f"{value:.7g}", f"± {error:.3g}", _percent(error, value), f"{start:.4g}")
+                for (name, value), (_, start), (_, error) in zip(*columns, strict=True)
+            ),
+        ]
     rows = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(result.params):
         array = np.asarray(leaf)
@@ -65,6 +76,10 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
     came_from = f", from {losses[0]:.6g}" if len(losses) else ""
     leaves = jax.tree.leaves(result.params)
     facts = [("loss", f"{result.loss:.6g}{came_from}")]
+    if result.evidence is not None and result.evidence.chi_squared is not None:
+        freedom = result.evidence.degrees_of_freedom
+        reduced = f", reduced {result.evidence.chi_squared / freedom:.6g}" if freedom > 0 else ""
+        facts.append(("chi squared", f"{result.evidence.chi_squared:.6g} at {freedom} degrees of freedom{reduced}"))
     facts += [
         (name.replace("_", " "), f"{values[-1]:.6g}, after the last epoch")
         for name, values in result.history.items()
@@ -78,6 +93,10 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
     compiled = "" if result.compile_seconds == 0 else f", after {_seconds(result.compile_seconds)} of compilation"
     facts.append(("time", f"{_seconds(result.run_seconds)}{compiled}"))
     return facts
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / abs(whole):.2g} %" if whole and np.isfinite(part) else ""
 
 
 def _seconds(seconds: float) -> str:

@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxfit import _compile, _inputs, _model, _report
 from jaxfit._fingerprint import fingerprint
+from jaxfit._inference import Evidence
 from jaxfit._problem import Batch
 from jaxfit._status import Status
 from jaxfit.optimizers import Optimizer
@@ -53,6 +56,42 @@ class FitResult:
     _batch: Batch | None
     _sampler: Callable | None
     _wide: bool
+    _weigh: Callable[[], Evidence | None]
+
+    @functools.cached_property
+    def evidence(self) -> Evidence | None:
+        """What a second-order optimizer knows of the fit at its end; None from the others."""
+        with self.precision():
+            return self._weigh()
+
+    @property
+    def covariance(self) -> Any:
+        """The covariance of the params in the order of their leaves, NumPy [p, p].
+
+        Infinite for params that the data do not determine.
+
+        Raises:
+            ValueError: The optimizer was not a second-order one.
+        """
+        if self.evidence is None:
+            name = type(self.optimizer).__name__
+            raise ValueError(
+                f"{name} knows no curvature, and so no covariance; fit by LevenbergMarquardt() to have it."
+            )
+        return self.evidence.covariance
+
+    @property
+    def standard_errors(self) -> Any:
+        """The standard error of each param, a pytree like the params, of NumPy arrays.
+
+        Raises:
+            ValueError: The optimizer was not a second-order one.
+        """
+        errors = np.sqrt(np.diagonal(self.covariance))
+        leaves, tree = jax.tree.flatten(self.params)
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        parts = np.split(errors, ends[:-1])
+        return tree.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
     @property
     def data(self) -> tuple[Any, Any] | None:

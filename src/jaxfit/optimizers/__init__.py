@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxfit.optimizers._adam import Adam, Adamax, AdamW, NAdam, RAdam
     from jaxfit.optimizers._adaptive import Adadelta, Adagrad, RMSprop, Rprop
     from jaxfit.optimizers._lbfgs import LBFGS
+    from jaxfit.optimizers._levenberg_marquardt import LevenbergMarquardt
 
 __all__ = [
     "LBFGS",
@@ -21,6 +22,7 @@ __all__ = [
     "Adamax",
     "FirstOrder",
     "Info",
+    "LevenbergMarquardt",
     "NAdam",
     "Optax",
     "Optimizer",
@@ -39,6 +41,7 @@ __getattr__, __dir__ = attach(
         "AdamW": "_adam",
         "Adamax": "_adam",
         "LBFGS": "_lbfgs",
+        "LevenbergMarquardt": "_levenberg_marquardt",
         "NAdam": "_adam",
         "RAdam": "_adam",
         "RMSprop": "_adaptive",

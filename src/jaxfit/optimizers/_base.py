@@ -92,6 +92,11 @@ class Optimizer(abc.ABC):
         """Whether a step compares its loss with the last step's, and so needs the same data at every step."""
         return False
 
+    def curvature(self, state: State) -> jax.Array | None:
+        """The curvature J'HJ of the loss at the state's params, [p, p], where the optimizer knows it."""
+        del state
+        return None
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(type(self).__name__, field, getattr(self, field.name))

@@ -1,0 +1,176 @@
+"""Levenberg–Marquardt: second-order steps for least squares and other smooth losses, on Gauss–Newton terms.
+
+Marquardt's scaling by the largest curvatures so far; Nielsen's update of the damping; geodesic acceleration. All three,
+and the large initial damping, were chosen by what they reach on NIST's certified problems.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxfit import _checks, losses
+from jaxfit._problem import Batch, GaussNewton, Problem
+from jaxfit.optimizers._base import Info, Optimizer, State, flag, number
+from jaxfit.optimizers._first_order import Number
+
+_BEND = 0.75  # the most that the path may bend in a step: Transtrum and Sethna's alpha
+
+
+class Damped(NamedTuple):
+    """What is remembered.
+
+    Attributes:
+        terms: Loss, gradient and curvature at the params; the loss is infinite before they are known.
+        trial: Where the next step looks, [p].
+        scale: The largest curvature of each param so far, [p].
+        damping: The share of `scale` that is added to the curvature.
+        growth: The factor by which a rejected step raises the damping.
+        predicted: The decrease of the loss that the terms promise for the trial.
+        straight: Whether the trial's path bends little enough to be trusted.
+        last: Whether the trial has so little to gain that it ends the fit.
+        done: Whether that has been seen.
+    """
+
+    terms: GaussNewton
+    trial: jax.Array
+    scale: jax.Array
+    damping: jax.Array
+    growth: jax.Array
+    predicted: jax.Array
+    straight: jax.Array
+    last: jax.Array
+    done: jax.Array
+
+
+class LevenbergMarquardt(Optimizer):
+    """Damped Gauss–Newton steps: the method of choice for curves of few params.
+
+    For full-batch data. The loss must be smooth, with a curvature in the prediction that is nowhere negative: `mse`,
+    `binary_cross_entropy_with_logits`, `cross_entropy` and `poisson_nll` (with `log_input`). With the squared error
+    this is least squares; with the others, Fisher scoring. Each step evaluates the model at one trial point; a trial
+    where the loss does not fall, or is not finite, is rejected and the next is closer. A fit has converged where the
+    promised decrease is at most `tolerance` times the loss, or where a step is at most `step_tolerance` times the
+    params, in the norm of `scale` (in float32, what that precision can tell where it is more).
+
+    Args:
+        tolerance: A share of the loss, at least 0.
+        step_tolerance: A share of the params, at least 0.
+        initial_damping: In units of the curvature, above 0: large values start carefully.
+        acceleration: Whether steps follow the curvature of the model, by its second derivative along the step.
+
+    Raises:
+        TypeError: A hyperparameter is not a number; in a fit, the loss has no such curvature.
+        ValueError: A hyperparameter is out of range.
+
+    Source: Levenberg (1944), Marquardt (1963); Nielsen (1999), "Damping parameter in Marquardt's method"; Transtrum and
+    Sethna (2012), "Improvements to the Levenberg-Marquardt algorithm for nonlinear least-squares minimization".
+
+    Example:
+        >>> import numpy as np
+        >>> import jaxfit as jf
+        >>> x = np.linspace(0.0, 1.0, 20)
+        >>> line = lambda params, x: params[0] * x + params[1]
+        >>> result = jf.fit(line, (x, 2 * x + 1), np.zeros(2), optimizer=jf.optimizers.LevenbergMarquardt())
+        >>> result.params.round(6).tolist()
+        [2.0, 1.0]
+    """
+
+    tolerance: Number = number(default=1e-14)
+    step_tolerance: Number = number(default=1e-12)
+    initial_damping: Number = number(default=100.0)
+    acceleration: bool = flag(default=True, kw_only=True)
+
+    @property
+    def needs_full_batch(self) -> bool:
+        """True: a step is judged by the loss of the step before."""
+        return True
+
+    @property
+    def default_steps(self) -> int:
+        """The model is evaluated at most this often."""
+        return 2_000
+
+    def curvature(self, state: State) -> jax.Array:
+        """The curvature of the loss at the state's params, [p, p]."""
+        return state.inner.terms.curvature
+
+    def init(self, problem: Problem, params: Any) -> State:
+        """The state before the first step, which only looks at the params themselves."""
+        _check_loss(problem.loss)
+        flat, _ = ravel_pytree(params)
+        size = flat.size
+        unknown = GaussNewton(
+            jnp.full((), jnp.inf, flat.dtype), jnp.zeros(size, flat.dtype), jnp.zeros((size, size), flat.dtype)
+        )
+        number = functools.partial(jnp.asarray, dtype=flat.dtype)
+        start = number(self.initial_damping)
+        true, false = jnp.asarray(True), jnp.asarray(False)
+        return State(
+            params, Damped(unknown, flat, jnp.zeros_like(flat), start, number(2), number(0), true, false, false)
+        )
+
+    def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
+        """Looks at the trial, goes there or not, and chooses the next."""
+        del key
+        now: Damped = state.inner
+        here, unravel = ravel_pytree(state.params)
+        first = jnp.isinf(now.terms.loss)
+        found = problem.gauss_newton(now.trial, unravel, batch)
+        gain_ratio = (now.terms.loss - found.loss) / now.predicted
+        usable = jnp.isfinite(found.loss) & jnp.isfinite(found.curvature).all()
+        # The last step gains less than the loss's rounding, and the params many digits: rounding must not reject it.
+        slack = jnp.where(now.last, 64 * jnp.finfo(here.dtype).eps * jnp.abs(now.terms.loss), 0)
+        accepted = usable & (first | (now.straight & (found.loss < now.terms.loss + slack)))
+        flat = jnp.where(accepted, now.trial, here)
+        terms = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), found, now.terms)
+        shrink = jnp.maximum(0.2, 1 - (2 * jnp.minimum(gain_ratio, 10.0) - 1) ** 3)
+        factor = jnp.where(first, 1, jnp.where(accepted, shrink, now.growth))
+        damping = now.damping * factor.astype(flat.dtype)
+        growth = jnp.where(accepted, jnp.asarray(2, flat.dtype), now.growth * 2)
+        scale = jnp.maximum(now.scale, jnp.diagonal(terms.curvature))
+        after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, done=now.last)
+        loss = jnp.where(first, found.loss, now.terms.loss)
+        info = Info(loss, jnp.linalg.norm(jnp.where(first, found.gradient, now.terms.gradient)), now.done)
+        return State(unravel(flat), self._propose(problem, after, flat, unravel, batch)), info
+
+    def _propose(self, problem: Problem, now: Damped, here: jax.Array, unravel: Any, batch: Batch) -> Damped:
+        """The next trial, and what its terms promise of it."""
+        weight = jnp.where(now.scale > 0, now.scale, 1)
+        unit = 1 / jnp.sqrt(weight)
+        curvature = now.terms.curvature * unit[:, None] * unit + now.damping * jnp.eye(here.size, dtype=here.dtype)
+        factor = jax.scipy.linalg.cho_factor(curvature)
+
+        def solve(gradient: jax.Array) -> jax.Array:
+            return -unit * jax.scipy.linalg.cho_solve(factor, unit * gradient)
+
+        def length(step: jax.Array) -> jax.Array:
+            return jnp.linalg.norm(step / unit)
+
+        step = solve(now.terms.gradient)
+        predicted = 0.5 * step @ (now.damping * weight * step - now.terms.gradient)
+        smallest = jnp.finfo(here.dtype).eps
+        last = predicted <= jnp.maximum(self.tolerance, 10 * smallest) * jnp.abs(now.terms.loss)
+        last |= length(step) <= jnp.maximum(self.step_tolerance, smallest) * length(here)
+        straight = jnp.asarray(True)
+        if self.acceleration:
+            bend = 0.5 * solve(problem.bending(here, step, unravel, batch))
+            # A path that bends too much leaves the region where the terms hold.
+            straight = 2 * length(bend) <= _BEND * length(step)
+            step = step + jnp.where(straight, bend, 0)
+        return now._replace(trial=here + step, predicted=predicted, straight=straight, last=last)
+
+
+def _check_loss(loss: Any) -> None:
+    """Raises TypeError for a loss that has no curvature to work with."""
+    loss, options = _checks.unwrapped(loss)
+    curved = (losses.mse, losses.binary_cross_entropy_with_logits, losses.cross_entropy, losses.poisson_nll)
+    if loss not in curved or not options.get("log_input", True):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        known = ", ".join(known.__name__ for known in curved)
+        raise TypeError(
+            f"LevenbergMarquardt needs a loss whose curvature it knows ({known}); loss is {name}. "
+            "LBFGS and the first-order optimizers take any."
+        )

@@ -15,6 +15,7 @@ import jaxfit as jf
 PICTURE = Path(__file__).parent / "output" / "demo.png"
 DATA = Path(__file__).parents[1] / "tests" / "data" / "nist" / "Chwirut2.dat"
 CERTIFIED = {"b1": 1.6657666537e-01, "b2": 5.1653291286e-03, "b3": 1.2150007096e-02}
+CERTIFIED_ERRORS = {"b1": 3.8303286810e-02, "b2": 6.6621605126e-04, "b3": 1.5304234767e-03}
 CERTIFIED_SUM_OF_SQUARES = 5.1304802941e02
 
 
@@ -32,12 +33,14 @@ def main() -> dict[str, Any]:
     """Fits, compares, draws."""
     y, x = np.loadtxt(DATA, skiprows=60, unpack=True)  # NumPy float64, so the fit runs in float64
     start = {"b1": 0.1, "b2": 0.01, "b3": 0.02}
-    result = jf.fit(ultrasonic_response, (x, y), start, optimizer=jf.optimizers.LBFGS())
+    result = jf.fit(ultrasonic_response, (x, y), start)
     print(result)
 
     fitted = {name: float(value) for name, value in result.params.items()}
     sum_of_squares = float(np.sum((y - result.predict(x)) ** 2))
+    errors = {name: float(error) for name, error in result.standard_errors.items()}
     rows = [(name, fitted[name], certified) for name, certified in CERTIFIED.items()]
+    rows += [(f"error of {name}", errors[name], certified) for name, certified in CERTIFIED_ERRORS.items()]
     rows.append(("sum of squares", sum_of_squares, CERTIFIED_SUM_OF_SQUARES))
     digits = {name: digits_in_common(value, certified) for name, value, certified in rows}
 

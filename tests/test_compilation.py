@@ -208,7 +208,9 @@ def test_settings_of_jax_belong_to_the_program():
     for precision in ("bfloat16", "highest"):
         with jax.default_matmul_precision(precision):
             model = lambda w, x: x @ w
-            results.append(jf.fit(model, (np.ones((4, 2), np.float32), np.ones(4, np.float32)), START, steps=2))
+            results.append(
+                jf.fit(model, (np.ones((4, 2), np.float32), np.ones(4, np.float32)), START, optimizer=SGD(0.1), steps=2)
+            )
     assert all(result.compile_seconds > 0 for result in results)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import FitWarning, Status
-from jaxfit.optimizers import LBFGS, SGD, Adam
+from jaxfit.optimizers import LBFGS, SGD, Adam, LevenbergMarquardt
 
 X = np.linspace(-1, 1, 23, dtype=np.float32)
 Y = (2 * X + 1 + 0.1 * np.sin(20 * X)).astype(np.float32)
@@ -351,9 +351,25 @@ class TestOptimizers:
             fit(line, (X, Y), START, optimizer=optax.adam(0.1)).params, fit(line, (X, Y), START).params, rtol=1e-5
         )
 
-    def test_without_one_it_is_adam(self):
-        result = jf.fit(line, (X, Y), START, steps=3)
-        assert result.optimizer == Adam(1e-3)
+    def test_without_one_it_is_levenberg_marquardt_or_adam(self):
+        start = {"w": jnp.zeros((1, 1200))}
+        wide = lambda params, x: (x[:, None] @ params["w"]).sum(axis=1)
+        own = lambda prediction, target: jnp.mean((prediction - target) ** 2)
+        assert jf.fit(line, (X, Y), START).optimizer == LevenbergMarquardt()
+        for chosen in (
+            jf.fit(line, (X, Y), START, steps=3, batch_size=4),
+            jf.fit(line, sampler, START, steps=3),
+            jf.fit(line, (X, Y), START, steps=3, loss=own),
+            jf.fit(line, (X, Y), START, steps=3, loss=jf.losses.l1),
+            jf.fit(wide, (X, Y), start, steps=3),
+        ):
+            assert chosen.optimizer == Adam(1e-3)
+
+    def test_a_second_order_fit_of_float64_data_runs_in_float64(self):
+        result = jf.fit(line, (X.astype(float), Y.astype(float)), jnp.zeros(2))
+        assert result.params.dtype == np.float64
+        np.testing.assert_allclose(result.params, np.polyfit(X.astype(float), Y.astype(float), 1), rtol=1e-10)
+        assert jf.fit(line, (jnp.asarray(X), jnp.asarray(Y)), jnp.zeros(2)).params.dtype == np.float32
 
     def test_a_schedule(self):
         result = fit(line, (X, Y), START, optimizer=SGD(lambda step: jnp.where(step < 5, 0.1, 0.0)), record=("params",))

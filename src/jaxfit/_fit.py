@@ -54,10 +54,12 @@ def fit(
             - an iterable of batches `(x, y)`; it is started anew for each epoch.
         params: The starting values: a float, or a pytree of floats and float arrays. Their precision is that of the
             fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back; Python floats
-            take the precision of the data.
+            take the precision of the data; a second-order optimizer takes that of the data where it is higher.
         loss: `loss(prediction, target) -> scalar`: one of `jaxfit.losses`, or your own.
-        optimizer: One of `jaxfit.optimizers`, or any `optax.GradientTransformation`. None means `Adam(1e-3)`.
-        steps: How many steps to take.
+        optimizer: One of `jaxfit.optimizers`, or any `optax.GradientTransformation`. None means `LevenbergMarquardt()`
+            for a fit of at most 1,000 numbers to all the data at every step under a loss that it serves, and
+            `Adam(1e-3)` for others.
+        steps: How many steps to take; at most so many for an optimizer that stops by itself, which needs none.
         epochs: How many passes over the data to make, in place of `steps`.
         batch_size: Samples in a batch; None for all at every step. The last batch of an epoch is smaller where the
             data do not divide evenly.
@@ -92,15 +94,18 @@ def fit(
         >>> x = jnp.linspace(0.0, 1.0, 20)
         >>> line = lambda params, x: params["slope"] * x + params["intercept"]
         >>> start = {"slope": 0.0, "intercept": 0.0}
+        >>> result = jf.fit(line, (x, 2 * x + 1), start)
+        >>> round(float(result.params["slope"]), 2)
+        2.0
         >>> result = jf.fit(line, (x, 2 * x + 1), start, optimizer=jf.optimizers.Adam(0.1), steps=1000)
         >>> round(float(result.params["slope"]), 2)
         2.0
     """
-    chosen = _options.optimizer(optimizer)
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
+    chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None)
     _options.check_together(kind, chosen, batch_size, sigma, weights, validation)
-    start = _inputs.params(params, data)
+    start = _inputs.params(params, data, widen=chosen.is_second_order)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
         seed, key_kind = _inputs.seed(key)
         batch = None if kind != "arrays" else _inputs.arrays(data, start.wide)

@@ -27,10 +27,15 @@ class Params(NamedTuple):
     wide: bool
 
 
-def params(given: Any, data: Any) -> Params:
+def params(given: Any, data: Any, widen: bool = False) -> Params:
     """Starting values as arrays of the fit's precision.
 
     float64 params make a float64 fit. Python floats have no precision of their own and take that of the data.
+
+    Args:
+        given: What the user said.
+        data: The data, whose precision counts.
+        widen: Whether float64 data make a float64 fit of float32 params too.
 
     Raises:
         TypeError: There are none, or some are not floats.
@@ -43,11 +48,13 @@ def params(given: Any, data: Any) -> Params:
         raise ValueError(f"params is {given!r}, which holds no numbers; expected {_EXPECTED}.")
     leaves = [_param(_path("params", path), leaf) for path, leaf in entries]
     typed = [leaf.dtype == np.float64 for leaf in leaves if leaf is not None]
-    double = any(typed) or (not typed and _holds_float64(data))
+    double = any(typed) or ((widen or not typed) and _holds_float64(data))
     wide = double and not _compile.setting("jax_enable_x64")
     for index, (path, leaf) in enumerate(entries):
         if leaves[index] is None:
             leaves[index] = np.asarray(leaf, np.float64 if double else np.float32)
+        elif widen and double:
+            leaves[index] = np.asarray(leaves[index], np.float64)
         if leaves[index].dtype == np.float64 and not double and not _compile.setting("jax_enable_x64"):
             leaves[index] = leaves[index].astype(np.float32)
         _check_finite(_path("params", path), leaves[index])

@@ -5,18 +5,30 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
 from jaxfit.optimizers import Optax, Optimizer
 
+_FEW = 1_000  # params whose curvature is small enough to be solved with at every step
 _RECORDS = ("loss", "gradient_norm", "params")
 
 
-def optimizer(given: Any) -> Optimizer:
-    """The optimizer that runs; raises TypeError where it is none."""
+def optimizer(given: Any, loss: Any, params: Any, whole: bool) -> Optimizer:
+    """The optimizer that runs; raises TypeError where it is none.
+
+    Args:
+        given: What the user said.
+        loss: The loss.
+        params: The starting values.
+        whole: Whether all the data are there at every step.
+    """
     if given is None:
+        few = sum(np.size(leaf) for leaf in jax.tree.leaves(params)) <= _FEW
+        if whole and few and optimizers.LevenbergMarquardt.serves(loss):
+            return optimizers.LevenbergMarquardt()
         return optimizers.Adam(1e-3)
     if isinstance(given, Optimizer):
         return given

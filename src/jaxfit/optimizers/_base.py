@@ -88,6 +88,11 @@ class Optimizer(abc.ABC):
         return None
 
     @property
+    def is_second_order(self) -> bool:
+        """Whether it wants all the precision that the data have: float64 data make a float64 fit."""
+        return False
+
+    @property
     def needs_full_batch(self) -> bool:
         """Whether a step compares its loss with the last step's, and so needs the same data at every step."""
         return False
@@ -108,10 +113,9 @@ class Optimizer(abc.ABC):
         return hash((type(self), *(getattr(self, field.name) for field in dataclasses.fields(self))))
 
     def __repr__(self):
-        """The call that makes this value again, without what is at its default."""
-        first, *rest = [f for f in dataclasses.fields(self) if not f.kw_only] or dataclasses.fields(self)[:1]
-        rest += [f for f in dataclasses.fields(self) if f.kw_only and f is not first]
-        shown = [first, *(f for f in rest if getattr(self, f.name) is not f.default)]
+        """The call that makes this value again, without what is at its default; a learning rate is always told."""
+        fields = sorted(dataclasses.fields(self), key=lambda field: field.kw_only is True)
+        shown = [f for f in fields if f.name == "learning_rate" or getattr(self, f.name) is not f.default]
         entries = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in shown)
         return f"{type(self).__name__}({entries})"
 

@@ -16,6 +16,7 @@ from jaxfit._problem import Batch, GaussNewton, Problem
 from jaxfit.optimizers._base import Info, Optimizer, State, flag, number
 from jaxfit.optimizers._first_order import Number
 
+_CURVED = (losses.mse, losses.binary_cross_entropy_with_logits, losses.cross_entropy, losses.poisson_nll)
 _BEND = 0.75  # the most that the path may bend in a step: Transtrum and Sethna's alpha
 
 
@@ -82,6 +83,17 @@ class LevenbergMarquardt(Optimizer):
     step_tolerance: Number = number(default=1e-12)
     initial_damping: Number = number(default=100.0)
     acceleration: bool = flag(default=True, kw_only=True)
+
+    @property
+    def is_second_order(self) -> bool:
+        """True: float64 data make a float64 fit."""
+        return True
+
+    @classmethod
+    def serves(cls, loss: Any) -> bool:
+        """Whether it can minimise a loss: whether that has a curvature which is known to be nowhere negative."""
+        function, options = _checks.unwrapped(loss)
+        return function in _CURVED and bool(options.get("log_input", True))
 
     @property
     def needs_full_batch(self) -> bool:
@@ -164,12 +176,10 @@ class LevenbergMarquardt(Optimizer):
 
 
 def _check_loss(loss: Any) -> None:
-    """Raises TypeError for a loss that has no curvature to work with."""
-    loss, options = _checks.unwrapped(loss)
-    curved = (losses.mse, losses.binary_cross_entropy_with_logits, losses.cross_entropy, losses.poisson_nll)
-    if loss not in curved or not options.get("log_input", True):
-        name = getattr(loss, "__name__", type(loss).__name__)
-        known = ", ".join(known.__name__ for known in curved)
+    if not LevenbergMarquardt.serves(loss):
+        function, _ = _checks.unwrapped(loss)
+        name = getattr(function, "__name__", type(function).__name__)
+        known = ", ".join(known.__name__ for known in _CURVED)
         raise TypeError(
             f"LevenbergMarquardt needs a loss whose curvature it knows ({known}); loss is {name}. "
             "LBFGS and the first-order optimizers take any."

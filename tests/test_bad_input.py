@@ -1,5 +1,6 @@
 """Bad input raises ValueError or TypeError before anything is compiled, with a sentence that helps."""
 
+import functools
 import math
 
 import jax
@@ -84,7 +85,18 @@ CASES = [
     ),
     (VALUE, r"e\.g\. by y\[:, 0\] or prediction\[:, None\]", {"data": (X, Y[:, None])}),
     (TYPE, r"It is called as model\(params, x\)", {"model": lambda x, p: p["a"] * x, "params": {"a": 1.0}}),
-    (VALUE, r"prediction has shape \(5,\), target has shape \(12,\)", {"model": lambda p, x: x[:5] * p[0]}),
+    (
+        VALUE,
+        r"predicts float32\[5\] where y is float32\[12\]\. .* one row per sample",
+        {"model": lambda p, x: x[:5] * p[0]},
+    ),
+    (VALUE, r"predicts float32\[\] where", {"model": lambda p, x: p[0], "loss": lambda p, t: jnp.mean((p - t) ** 2)}),
+    (VALUE, r"prediction has shape \(12, 2\), target has shape \(12,\)", {"model": lambda p, x: x[:, None] * p}),
+    (
+        TYPE,
+        r"model fails on .* float32\[2\].*reshape",
+        {"model": lambda p, x: x.reshape(5, 1)[:, 0], "batch_size": 5},
+    ),
     (TYPE, r"prediction is bool\[12\]", {"model": lambda p, x: x > p[0]}),
     (TYPE, r"model fails on", {"model": lambda p, x: "text"}),
     # loss and metrics
@@ -102,6 +114,9 @@ CASES = [
     (TYPE, r"optimizer is a str \('adam'\); expected jaxfit\.optimizers\.Adam\(\.\.\.\)", {"optimizer": "adam"}),
     (TYPE, r"optimizer is the class Adam; expected Adam\(\.\.\.\)", {"optimizer": Adam}),
     (TYPE, r"optimizer is a float \(0\.1\)", {"optimizer": 0.1}),
+    (TYPE, r"optimizer cannot be traced by JAX.*jnp\.where", {"optimizer": Adam(lambda s: 0.1 if s < 3 else 0.01)}),
+    (TYPE, r"optimizer fails on these params, Adam", {"optimizer": Adam(lambda: 0.1)}),
+    (TYPE, r"optimizer fails on these params, Adam", {"optimizer": Adam(np.array([0.1, 0.2, 0.3]))}),
     # how long, in which portions
     (VALUE, r"both steps \(3\) and epochs \(2\)", {"steps": 3, "epochs": 2}),
     (VALUE, r"Adam does not stop by itself: give steps=", {"steps": None}),
@@ -129,7 +144,29 @@ CASES = [
     (TYPE, r"validation is float32\[12\]; expected a tuple", {"validation": X}),
     (VALUE, r"x and y differ .* x of validation has 12, y of validation has 3", {"validation": (X, Y[:3])}),
     (VALUE, r"validation happens after every epoch", {"validation": (X, Y), "data": lambda key: (X, Y)}),
+    (VALUE, r"metrics has the name 'loss'; expected a string other than", {"metrics": {"loss": jf.losses.l1}}),
+    (VALUE, r"metrics has the name 1", {"metrics": {1: jf.losses.l1}}),
+    (VALUE, r"metrics are computed .*validation=\(x, y\)", {"metrics": {"a": jf.losses.l1}, "data": [(X, Y)]}),
+    (VALUE, r"metrics are computed .*arrays", {"metrics": {"a": jf.losses.l1}, "data": lambda key: (X, Y)}),
+    (
+        VALUE,
+        r"weights do not go with the loss's own weight",
+        {"weights": np.ones(12), "loss": functools.partial(jf.losses.mse, weight=np.ones(12))},
+    ),
+    (
+        VALUE,
+        r"weights do not go with labels that the loss ignores \(-100\)",
+        {
+            "weights": np.ones(12),
+            "loss": jf.losses.cross_entropy,
+            "data": (X, np.where(X > 0, -100, 1)),
+            "model": lambda p, x: x[:, None] * p,
+        },
+    ),
     # the rest
+    (TYPE, r"record is None; expected a tuple", {"record": None}),
+    (TYPE, r"shuffle is a str \('no'\)", {"shuffle": "no"}),
+    (TYPE, r"params is no pytree", {"params": {"a": 1.0, 1: 2.0}}),
     (TYPE, r"record is 'params'; expected a tuple of names", {"record": "params"}),
     (VALUE, r"record is 'parms'; did you mean 'params'", {"record": ("parms",)}),
     (TYPE, r"key is a str \('a'\)", {"key": "a"}),
@@ -146,6 +183,12 @@ def test_a_sentence_for_each(compilations, error, message, options):
 
 
 def test_fit_inside_jit_says_so():
+    with pytest.raises(TypeError, match=r"params is traced"):
+        jax.jit(lambda p: call(params=p).params)(START)
+    with pytest.raises(TypeError, match=r"key is traced"):
+        jax.jit(lambda key: call(key=key).params)(jax.random.key(0))
+    with pytest.raises(TypeError, match=r"Adam\(.* is traced"):
+        jax.jit(lambda rate: call(optimizer=Adam(rate)).params)(0.1)
     with pytest.raises(TypeError, match="cannot be called under jit"):
         jax.jit(lambda y: call(data=(X, y)).params)(Y)
 

@@ -20,6 +20,15 @@ _SETTINGS = (
     "jax_threefry_partitionable",
     "jax_debug_nans",
     "jax_debug_infs",
+    "jax_default_prng_impl",
+    "jax_random_seed_offset",
+    "jax_softmax_custom_jvp",
+    "jax_explicit_x64_dtypes",
+    "jax_allow_f16_reductions",
+    "jax_optimization_level",
+    "jax_memory_fitting_level",
+    "jax_use_direct_linearize",
+    "jax_enable_checks",
 )
 
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
@@ -86,8 +95,8 @@ def _hastily(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def setting(name: str) -> Any:
-    """One of JAX's settings, as it is in this scope."""
-    return getattr(jax.config, name)
+    """One of JAX's settings, as it is in this scope; None for one that this JAX does not have."""
+    return getattr(jax.config, name, None)
 
 
 def _kind(leaf: Any) -> Hashable:
@@ -95,5 +104,7 @@ def _kind(leaf: Any) -> Hashable:
     if isinstance(leaf, np.ndarray):
         return leaf.shape, leaf.dtype
     if isinstance(leaf, jax.Array):
+        if not leaf.committed and not leaf.weak_type:
+            return leaf.shape, leaf.dtype  # the same to a program as a NumPy array
         return leaf.shape, leaf.dtype, leaf.weak_type, leaf.sharding if leaf.committed else None
     return type(leaf)

@@ -22,11 +22,11 @@ class Ended(NamedTuple):
     Attributes:
         state: The optimizer's state at the last params whose loss is finite, or at the start where not even theirs is.
         loss: The loss of these params.
-        steps: The steps taken.
+        steps: The steps taken to these params.
         history: What was recorded at every step: a dict of pytrees of NumPy arrays [steps, ...].
         epochs: What was computed after every epoch: a dict of NumPy arrays [epochs].
         converged: Whether the optimizer said so.
-        failed_with: The loss that was not finite, None where all were.
+        failure: What was not finite, as a sentence; None where all was.
         data_ended: Whether the batches ran out before the steps did.
         compile_seconds: Spent on compilation.
         run_seconds: Spent on everything else.
@@ -38,41 +38,40 @@ class Ended(NamedTuple):
     history: dict[str, Any]
     epochs: dict[str, np.ndarray]
     converged: bool
-    failed_with: float | None
+    failure: str | None
     data_ended: bool
     compile_seconds: float
     run_seconds: float
 
     def verdict(self, optimizer: Optimizer) -> tuple[Status, str]:
         """The status of the fit, and its sentence with the figures of this fit."""
-        losses = self.history["loss"]
-        if self.failed_with is not None:
-            if self.steps == 0:
-                return Status.NON_FINITE, _sentence(
-                    f"The loss is {self.failed_with} at the starting params.", Status.NON_FINITE
-                )
-            grew = self.loss > 10 * losses[0]  # explosive growth, not the ups and downs of batches
-            status = Status.DIVERGED if grew else Status.NON_FINITE
-            course = f"{_course(losses[0], self.loss)} and was {self.failed_with} after step {self.steps}."
-            return status, _sentence(course, status) + " The params are those of the last finite loss."
+        first = self.history["loss"][0] if self.steps else self.loss
+        # By how much the loss rose; what is to be made large may do so.
+        growth = 0.0 if getattr(optimizer, "maximize", False) else self.loss - first
+        if self.failure is not None:
+            status = Status.DIVERGED if growth > 9 * abs(first) else Status.NON_FINITE
+            return status, f"{self.failure} {status.hint} The params are the last whose loss was finite."
         if self.converged:
             return Status.CONVERGED, f"Converged after {self.steps} steps."
         # A loss that ends a thousand times above its start, and still rises, is on its way to infinity.
-        if self.steps > 1 and self.loss > 1e3 * losses[0] > 0 and self.loss > losses[self.steps // 2]:
-            return Status.DIVERGED, _sentence(f"{_course(losses[0], self.loss)}.", Status.DIVERGED)
+        if growth > 1e3 * abs(first) > 0 and self.loss > self.history["loss"][self.steps // 2]:
+            return Status.DIVERGED, f"The loss went from {first:.4g} to {self.loss:.4g}. {Status.DIVERGED.hint}"
         if self.data_ended:
-            return Status.DATA_ENDED, _sentence(f"The batches ended after step {self.steps}.", Status.DATA_ENDED)
+            return Status.DATA_ENDED, f"The batches ended after step {self.steps}. {Status.DATA_ENDED.hint}"
         if optimizer.default_steps is not None:
-            return Status.STEP_LIMIT, _sentence(f"Not converged after {self.steps} steps.", Status.STEP_LIMIT)
+            return Status.STEP_LIMIT, f"Not converged after {self.steps} steps. {Status.STEP_LIMIT.hint}"
         return Status.COMPLETED, f"Took all {self.steps} steps."
 
 
-def _course(first: float, last: float) -> str:
-    return f"The loss went from {first:.4g} to {last:.4g}"
+def _loss_failure(losses: Any, found: float, step: int) -> str:
+    if step == 0:
+        return f"The loss is {found} at the starting params."
+    return f"The loss went from {losses[0]:.4g} to {losses[step - 1]:.4g} and was {found} after step {step}."
 
 
-def _sentence(what: str, status: Status) -> str:
-    return f"{what} {status.hint}"
+def _gradient_failure(loss: float, step: int) -> str:
+    where = "at the starting params" if step == 0 else f"after step {step}"
+    return f"The gradient is not finite {where}, where the loss is {loss:.4g}."
 
 
 def in_memory(task: Task, steps: int) -> Ended:
@@ -82,19 +81,27 @@ def in_memory(task: Task, steps: int) -> Ended:
     per_epoch = task.steps_per_epoch
     epoch_capacity = _room(steps // per_epoch) if per_epoch and task.looks_back else 0
 
-    def run(stop: int) -> tuple[Any, float]:
-        return _program.whole(task, _span(0, stop, stop + 1), capacity, epoch_capacity)
+    def run(stop: int, careful: bool) -> tuple[Any, float]:
+        return _program.whole(task, _span(0, stop, stop + 1), capacity, epoch_capacity, careful)
 
-    progress, compile_seconds = run(steps)
+    careful = task.optimizer.needs_full_batch  # these have the gradient's norm at hand
+    progress, compile_seconds = run(steps, careful)
+    if not careful and not _is_finite(progress.state.params):
+        # Rare enough that no step of a healthy fit pays for looking at every gradient.
+        careful = True
+        progress, more = run(steps, careful)
+        compile_seconds += more
     taken = int(progress.step) - 1
     losses = np.asarray(progress.history["loss"])
-    loss, failed_with = float(losses[taken]), None
-    state = progress.state
+    loss, state, failure = float(losses[taken]), progress.state, None
     if not math.isfinite(loss):
-        failed_with = loss
+        failure = _loss_failure(losses, loss, taken)
         if taken > 0:
             # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
-            state, loss = run(taken - 1)[0].state, float(losses[taken - 1])
+            taken -= 1
+            loss, state = float(losses[taken]), run(taken, careful)[0].state
+    elif careful and not np.isfinite(progress.history["gradient_norm"][taken]):
+        failure = _gradient_failure(loss, taken)
     return Ended(
         state=state,
         loss=loss,
@@ -102,11 +109,15 @@ def in_memory(task: Task, steps: int) -> Ended:
         history={name: _first(progress.history[name], taken) for name in task.record},
         epochs=_first(progress.epochs, taken // (per_epoch or 1)),
         converged=bool(progress.converged),
-        failed_with=failed_with,
+        failure=failure,
         data_ended=False,
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - started - compile_seconds,
     )
+
+
+def _is_finite(params: Any) -> bool:
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(params))
 
 
 def _span(start: int, stop: int, rows: int) -> Span:
@@ -149,7 +160,8 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         span = _span(taken, taken if last else taken + 1, taken + 1)
         progress = counted(_program.advance(task, state, batch, span))
         loss, converged = float(progress.history["loss"][0]), bool(progress.converged)
-        if last or converged or not math.isfinite(loss):
+        sound = math.isfinite(loss) and bool(np.isfinite(progress.history["gradient_norm"][0]))
+        if last or converged or not sound:
             break
         rows.append(progress.history)
         before, state = state, progress.state
@@ -160,9 +172,15 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
                 entry = next(dealt, None)
                 ran_out = entry is None
         batch = entry or batch  # the last look of a fit is at the batch of its last step
-    failed_with = None if math.isfinite(loss) else loss
-    if failed_with is not None and rows:
-        state, loss = before, float(rows[-1]["loss"][0])
+    failure = None
+    if not math.isfinite(loss):
+        losses = [float(row["loss"][0]) for row in rows]
+        failure = _loss_failure(losses, loss, len(rows))
+        if rows:
+            state, loss = before, losses[-1]
+            del rows[-1]
+    elif not sound:
+        failure = _gradient_failure(loss, len(rows))
     return Ended(
         state=state,
         loss=loss,
@@ -170,7 +188,7 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         history={name: _stacked([row[name] for row in rows or [_first(progress.history, 0)]]) for name in task.record},
         epochs={name: np.array([look[name] for look in looks]) for name in (looks[0] if looks else ())},
         converged=converged,
-        failed_with=failed_with,
+        failure=failure,
         data_ended=ran_out,
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - started - compile_seconds,

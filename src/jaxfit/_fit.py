@@ -53,8 +53,9 @@ def fit(
               `jax.random.fold_in(key, i)`;
             - an iterable of batches `(x, y)`; it is started anew for each epoch.
         params: The starting values: a float, or a pytree of floats and float arrays. Their precision is that of the
-            fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back; Python floats
-            take the precision of the data; a second-order optimizer takes that of the data where it is higher.
+            fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back. Python floats
+            take the precision of arrays (x, y), and are float32 with a sampler or a stream. A second-order optimizer
+            takes the precision of the data where it is higher.
         loss: `loss(prediction, target) -> scalar`: one of `jaxfit.losses`, or your own.
         optimizer: One of `jaxfit.optimizers`, or any `optax.GradientTransformation`. None means `LevenbergMarquardt()`
             for a fit of at most 1,000 numbers to all the data at every step under a loss that it serves, and
@@ -70,7 +71,8 @@ def fit(
             find its size in the residuals, as `scipy.optimize.curve_fit` does.
         weights: One weight of at least 0 per sample, [n], for the weighted mean of the losses of the samples
             (their weighted sum where the loss has `reduction="sum"`).
-        validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch.
+        validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch; of sigma
+            and weights it takes a sigma that is one number.
         metrics: Functions `metric(prediction, y) -> scalar` by name, computed after every epoch on the validation
             data (`history["validation_<name>"]`), or on the data where there are none (`history["<name>"]`).
         record: What else the history keeps of every step: "params" (those that the step started from) and
@@ -104,7 +106,10 @@ def fit(
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
     chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None)
-    _options.check_together(kind, chosen, batch_size, sigma, weights, validation)
+    _options.check_together(kind, chosen, batch_size, sigma, weights, validation, metrics)
+    chosen.check_loss(loss)
+    if not isinstance(shuffle, bool):
+        raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
     start = _inputs.params(params, data, widen=chosen.is_second_order)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
         seed, key_kind = _inputs.seed(key)
@@ -113,6 +118,10 @@ def fit(
             batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, start.wide, rows_only=False))
         if batch is not None and weights is not None:
             batch = batch._replace(weights=_inputs.spread("weights", weights, batch, start.wide, rows_only=True))
+            _options.check_weights(loss, batch)
+        look = None if validation is None else _inputs.arrays(validation, start.wide, "validation")
+        if look is not None and batch is not None and np.ndim(batch.sigma) == 0:
+            look = look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
         task = Task(
             problem=Problem(model, loss, weights is not None and _options.sums(loss)),
             optimizer=chosen,
@@ -120,8 +129,8 @@ def fit(
             data=batch,
             sampler=data if kind == "sampler" else None,
             batch_size=_options.batch_size(batch_size, batch),
-            shuffle=bool(shuffle),
-            validation=None if validation is None else _inputs.arrays(validation, start.wide, "validation"),
+            shuffle=shuffle,
+            validation=look,
             metrics=dict(metrics or {}),
             record=_options.record(record),
             seed=seed,
@@ -172,7 +181,7 @@ def _wrap(task: Task, ended: _drive.Ended, wide: bool, absolute_sigma: bool) -> 
         run_seconds=ended.run_seconds,
         model=task.problem.model,
         optimizer=task.optimizer,
-        start=task.params,
+        start=jax.tree.map(np.array, task.params),
         _batch=task.data,
         _sampler=task.sampler,
         _wide=wide,

@@ -43,7 +43,10 @@ def params(given: Any, data: Any, widen: bool = False) -> Params:
     """
     if given is None:
         raise TypeError(f"params is None; expected starting values, {_EXPECTED}.")
-    entries, tree = jax.tree_util.tree_flatten_with_path(given)
+    try:
+        entries, tree = jax.tree_util.tree_flatten_with_path(given)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"params is no pytree: {str(error).splitlines()[0]}. Give a dict keys of one kind.") from error
     if not entries:
         raise ValueError(f"params is {given!r}, which holds no numbers; expected {_EXPECTED}.")
     leaves = [_param(_path("params", path), leaf) for path, leaf in entries]
@@ -65,6 +68,7 @@ def _param(name: str, leaf: Any) -> Any:
     """A param as an array; None for a Python float, which takes the precision of the rest."""
     if isinstance(leaf, float) and not isinstance(leaf, np.floating):
         return None
+    _check_untraced(name, leaf)
     if _checks.is_number(leaf) and isinstance(leaf, int):
         raise TypeError(f"{name} is the integer {leaf}; only floats have a gradient: write {leaf}.0.")
     if not isinstance(leaf, (np.ndarray, np.generic, jax.Array)):
@@ -77,8 +81,9 @@ def _param(name: str, leaf: Any) -> Any:
 
 
 def _holds_float64(data: Any) -> bool:
-    leaves = jax.tree.leaves(data) if isinstance(data, tuple) else []
-    return any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
+    """Whether arrays (x, y) are float64, those of other libraries too; lists of floats are, as in NumPy."""
+    leaves = jax.tree.leaves(tuple(map(_gathered, data))) if isinstance(data, tuple) else []
+    return any(str(getattr(leaf, "dtype", "")).endswith("float64") for leaf in leaves)
 
 
 def arrays(data: tuple[Any, Any], wide: bool, name: str = "data") -> Batch:
@@ -151,8 +156,7 @@ def _gathered(part: Any) -> Any:
 
 def _array(name: str, leaf: Any, wide: bool) -> Any:
     """An array of the precision that the fit runs in."""
-    if isinstance(leaf, Tracer):
-        raise TypeError(f"{name} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
+    _check_untraced(name, leaf)
     if isinstance(leaf, jax.Array):
         return leaf
     try:
@@ -170,6 +174,11 @@ def _array(name: str, leaf: Any, wide: bool) -> Any:
         return array.astype(narrow)
     with np.errstate(over="ignore"):
         return array.astype(narrow)
+
+
+def _check_untraced(name: str, leaf: Any) -> None:
+    if isinstance(leaf, Tracer):
+        raise TypeError(f"{name} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
 
 
 def _check_finite(name: str, array: Any) -> None:
@@ -237,8 +246,9 @@ def seed(key: Any) -> tuple[Any, str]:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         number = int(key) % (1 << 64)  # as jax.random.key does it for numbers of at most 32 bits
         return np.array([number >> 32, number & 0xFFFFFFFF], np.uint32), "threefry2x32"
+    _check_untraced("key", key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return jax.random.key_data(key), str(jax.random.key_impl(key))
+        return np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.shape == (2,):
         return np.asarray(key), "threefry2x32"
     raise TypeError(f"key is {_checks.describe(key)}; expected an int or a single JAX key such as jax.random.key(0).")

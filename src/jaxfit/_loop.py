@@ -66,6 +66,7 @@ def run(
     record: tuple[str, ...] = ("loss",),
     evaluate: Callable[[Any], dict[str, jax.Array]] | None = None,
     epoch_capacity: int = 0,
+    careful: bool = False,
 ) -> Progress:
     """Takes steps from `span.start` until `span.stop`, convergence or a loss that is not finite.
 
@@ -80,21 +81,25 @@ def run(
         record: What a row holds: "loss", "gradient_norm", "params".
         evaluate: Asked once at the end of every epoch, `params -> {name: scalar}`.
         epoch_capacity: Rows of the epochs' history.
+        careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
+            Its norm is then recorded.
 
     Returns:
         Where the loop got to.
     """
     span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
     length = source.steps_per_round
+    record = (*record, "gradient_norm") if careful and "gradient_norm" not in record else record
 
     def advance(now: Progress, batch: Batch) -> Progress:
         step_key = random.fold_in(random.fold_in(key, _STEP_STREAM), now.step)
         after, info = optimizer.step(problem, now.state, batch, step_key)
-        going = jnp.isfinite(info.loss) & ~jnp.asarray(info.converged) & (now.step < span.stop)
+        sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
+        going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
         row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}
         return Progress(
             step=now.step + 1,
-            # A step that starts from a loss that is not finite, or from the last row, is not taken.
+            # A step that starts from what is not finite, or from the last row, is not taken.
             state=jax.tree.map(lambda new, old: jnp.where(going, new, old), after, now.state),
             running=going,
             converged=now.converged,
@@ -139,9 +144,11 @@ def run(
         one_more = functools.partial(a_round, length)
         now = lax.while_loop(lambda now: now.running & (now.step < span.rows), one_more, now)
     last = now.step - 1
-    # What stopped before its last row, at a finite loss, had converged: seen here once, not carried through all steps.
+    # What stopped before its last row, and not at NaN, had converged: seen here once, not carried through all steps.
     stopped = ~now.running & (last < span.stop) & (last >= span.start)
-    return now._replace(converged=stopped & jnp.isfinite(now.history["loss"][last - span.start]))
+    for name in ("loss", "gradient_norm") if careful else ("loss",):
+        stopped &= jnp.isfinite(now.history[name][last - span.start])
+    return now._replace(converged=stopped)
 
 
 def _end_epoch(evaluate: Callable[[Any], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:

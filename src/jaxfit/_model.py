@@ -62,17 +62,21 @@ def traced(name: str, function: Callable, *arguments: Any, came: str | None = No
     """
     try:
         return jax.eval_shape(function, *arguments)
-    except _TRACING_ERRORS as error:
-        raise TypeError(
-            f"{name} cannot be traced by JAX ({_first_line(error)}) Write it with jax.numpy in place of NumPy or math, "
-            "and with jnp.where or jax.lax.cond in place of `if` on values."
-        ) from error
     except Exception as error:
         came = came or " and ".join(_checks.describe_tree(argument) for argument in arguments)
-        hint = " It is called as model(params, x)." if name == "model" else ""
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(
-            f"{name} fails on {came}: {type(error).__name__}: {_first_line(error)}{hint}"
-        ) from error
+        kind = TypeError if isinstance(error, (TypeError, *_TRACING_ERRORS)) else ValueError
+        raise kind(complaint(name, error, came)) from error
+
+
+def complaint(name: str, error: Exception, came: str) -> str:
+    """What to say where a user's function fails while it is traced."""
+    if isinstance(error, _TRACING_ERRORS):
+        return (
+            f"{name} cannot be traced by JAX ({_first_line(error)}) Write it with jax.numpy in place of NumPy or math, "
+            "and with jnp.where or jax.lax.cond in place of `if` on values."
+        )
+    hint = " It is called as model(params, x)." if name == "model" else ""
+    return f"{name} fails on {came}: {type(error).__name__}: {_first_line(error)}{hint}"
 
 
 def _first_line(error: Exception) -> str:

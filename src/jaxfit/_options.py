@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
@@ -58,6 +59,8 @@ def check_functions(model: Any, loss: Any, metrics: Any) -> None:
         came = _checks.describe(metrics)
         raise TypeError(f'metrics is {came}; expected a dict of functions, such as {{"error": jaxfit.losses.l1}}.')
     for name, metric in (metrics or {}).items():
+        if not isinstance(name, str) or name in _RECORDS:
+            raise ValueError(f"metrics has the name {name!r}; expected a string other than {', '.join(_RECORDS)}.")
         _model.check_callable(f"metrics[{name!r}]", metric, *_model.METRIC)
 
 
@@ -75,7 +78,9 @@ def kind(data: Any) -> str:
     )
 
 
-def check_together(kind: str, optimizer: Optimizer, batch_size: Any, sigma: Any, weights: Any, validation: Any) -> None:
+def check_together(
+    kind: str, optimizer: Optimizer, batch_size: Any, sigma: Any, weights: Any, validation: Any, metrics: Any
+) -> None:
     """Raises ValueError where arguments are given that do not go together."""
     if kind != "arrays":
         what = "a sampler" if kind == "sampler" else "an iterable of batches"
@@ -84,8 +89,13 @@ def check_together(kind: str, optimizer: Optimizer, batch_size: Any, sigma: Any,
                 raise ValueError(f"{name} goes with arrays (x, y); the batches of {what} come as they are.")
     if kind == "sampler" and validation is not None:
         raise ValueError("validation happens after every epoch, and a sampler has none; give data as arrays (x, y).")
+    if metrics and kind != "arrays" and validation is None:
+        way_out = "give data as arrays (x, y)" if kind == "sampler" else "give validation=(x, y)"
+        raise ValueError(f"metrics are computed after every epoch, on data that are in memory: {way_out}.")
     if validation is not None and not isinstance(validation, tuple):
         raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(optimizer)):
+        raise TypeError(f"{optimizer!r} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
     if optimizer.needs_full_batch and (kind != "arrays" or batch_size is not None):
         raise ValueError(
             f"{type(optimizer).__name__} compares the loss of one step with that of the next, so it needs all "
@@ -105,22 +115,36 @@ def batch_size(given: Any, batch: Batch | None) -> int | None:
 
 def record(given: Any) -> tuple[str, ...]:
     """What a row of the history holds, always with the loss; raises ValueError for a name that is not known."""
-    if isinstance(given, str):
-        raise TypeError(f"record is {given!r}; expected a tuple of names: ({given!r},).")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"record is {given!r}; expected a tuple of names such as ('params',).")
     for name in given:
         _checks.one_of("fit", "record", name, _RECORDS)
     return tuple(name for name in _RECORDS if name == "loss" or name in given)
 
 
 def sums(loss: Callable) -> bool:
-    """Whether the weighted loss is a sum; raises where the loss of single samples cannot be had."""
-    parameters = inspect.signature(loss).parameters
-    if "reduction" not in parameters:
+    """Whether a loss of jaxfit's kind is a sum over the samples, not their mean."""
+    return _option(loss, "reduction") == "sum"
+
+
+def check_weights(loss: Callable, batch: Batch) -> None:
+    """Raises where a loss cannot be weighted by samples: where it is not a plain sum or mean of theirs."""
+    if _option(loss, "reduction") is None:
         raise TypeError(
             "weights need a loss that gives one number per sample, by reduction='none', as those of jaxfit.losses do; "
             "for a loss of your own, hand the weights to it inside x or y."
         )
-    return parameters["reduction"].default == "sum"
+    if _option(loss, "reduction") == "batchmean" or _option(loss, "weight") is not None:
+        raise ValueError("weights do not go with the loss's own weight or reduction='batchmean'; give one of them.")
+    ignored = _option(loss, "ignore_index")
+    if ignored is not None and jax.numpy.issubdtype(batch.y.dtype, np.integer) and bool((batch.y == ignored).any()):
+        raise ValueError(f"weights do not go with labels that the loss ignores ({ignored}); give those the weight 0.")
+
+
+def _option(loss: Callable, name: str) -> Any:
+    """What a loss takes an option to be, by a partial or by default; None where it has no such option."""
+    parameter = inspect.signature(loss).parameters.get(name)
+    return None if parameter is None else parameter.default
 
 
 def limit(optimizer: Optimizer, steps: Any, epochs: Any) -> tuple[int | None, int | None]:

@@ -65,7 +65,9 @@ class Task(NamedTuple):
         return self.validation is not None or bool(self.metrics)
 
 
-def whole(task: Task, span: _loop.Span, capacity: int, epoch_capacity: int) -> tuple[_loop.Progress, float]:
+def whole(
+    task: Task, span: _loop.Span, capacity: int, epoch_capacity: int, careful: bool
+) -> tuple[_loop.Progress, float]:
     """Runs a fit from its start as one program; also gives the seconds that compilation took."""
 
     def program(leaves, params, data, validation, seed, span):
@@ -84,14 +86,13 @@ def whole(task: Task, span: _loop.Span, capacity: int, epoch_capacity: int) -> t
             record=task.record,
             evaluate=evaluate,
             epoch_capacity=epoch_capacity,
+            careful=careful,
         )
 
-    leaves, tree = jax.tree.flatten(task.optimizer)
-    kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity)
+    leaves, tree = _numbers(task.optimizer)
+    kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity, careful)
     arguments = (leaves, task.params, task.data, task.validation, task.seed, span)
-    return _compile.call(
-        program, _key(task, kind), *arguments, check=lambda: check(task, task.data), small=_is_small(task)
-    )
+    return _call(task, task.data, program, kind, *arguments)
 
 
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
@@ -100,10 +101,8 @@ def begin(task: Task, batch: Batch) -> tuple[State, float]:
     def program(leaves, params):
         return tree.unflatten(leaves).init(task.problem, params)
 
-    leaves, tree = jax.tree.flatten(task.optimizer)
-    return _compile.call(
-        program, _key(task, "begin"), leaves, task.params, check=lambda: check(task, batch), small=_is_small(task)
-    )
+    leaves, tree = _numbers(task.optimizer)
+    return _call(task, batch, program, "begin", leaves, task.params)
 
 
 def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
@@ -112,13 +111,13 @@ def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_
     def program(leaves, state, batch, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         source = _data.Whole(batch)
-        return _loop.run(tree.unflatten(leaves), task.problem, source, state, key, span, capacity=1, record=task.record)
+        return _loop.run(
+            tree.unflatten(leaves), task.problem, source, state, key, span, capacity=1, record=task.record, careful=True
+        )
 
-    leaves, tree = jax.tree.flatten(task.optimizer)
+    leaves, tree = _numbers(task.optimizer)
     arguments = (leaves, state, batch, task.seed, span)
-    return _compile.call(
-        program, _key(task, "advance"), *arguments, check=lambda: check(task, batch), small=_is_small(task)
-    )
+    return _call(task, batch, program, "advance", *arguments)
 
 
 def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
@@ -126,12 +125,33 @@ def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
     return _compile.call(functools.partial(_evaluate, task), _key(task, "evaluate"), task.data, task.validation, params)
 
 
+def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *arguments: Any) -> tuple[Any, float]:
+    """Calls a program of a task, and says so where it is the optimizer that cannot be traced."""
+    checked = False
+
+    def check_first() -> None:
+        nonlocal checked
+        check(task, data)
+        checked = True
+
+    small = sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000
+    try:
+        return _compile.call(program, _key(task, kind), *arguments, check=check_first, small=small)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not checked:
+            raise
+        # Model, loss and metrics have been traced one by one already: what is left is the optimizer.
+        raise TypeError(_model.complaint("optimizer", error, came=f"these params, {task.optimizer!r}")) from error
+
+
+def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
+    """The leaves of an optimizer and its tree; plain numbers as floats, so that 1 and np.float64(1) share a program."""
+    leaves, tree = jax.tree.flatten(optimizer)
+    return [float(leaf) if _checks.is_number(leaf) else leaf for leaf in leaves], tree
+
+
 def _key(task: Task, kind: Hashable) -> Hashable:
     return (kind, task.meaning, task.problem.sums, task.record, task.key_kind)
-
-
-def _is_small(task: Task) -> bool:
-    return sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000
 
 
 def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
@@ -172,8 +192,10 @@ def check(task: Task, data: Batch | None) -> None:
         data = _check_sample(_model.traced("the sampler", task.sampler, key))
     assert data is not None
     size = task.batch_size
-    batch = data if size is None else Batch(*jax.tree.map(lambda leaf: _first_rows(leaf, size), tuple(data)))
+    batch = data if size is None else _first_rows(data, size)
     prediction = _check_pass(task.problem, task.params, batch)
+    if size is not None and task.samples % size:
+        _check_pass(task.problem, task.params, _first_rows(data, task.samples % size))
     if task.validation is not None:
         prediction, batch = _check_pass(task.problem, task.params, task.validation), task.validation
     for name, metric in task.metrics.items():
@@ -182,8 +204,13 @@ def check(task: Task, data: Batch | None) -> None:
             raise TypeError(f"metrics[{name!r}] returns {_checks.describe_tree(value)}; expected a single number.")
 
 
-def _first_rows(leaf: Any, size: int) -> Any:
-    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) if np.ndim(leaf) else leaf
+def _first_rows(data: Batch, size: int) -> Batch:
+    """The shapes of a batch of so many samples."""
+
+    def cut(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) if np.ndim(leaf) else leaf
+
+    return Batch(*(jax.tree.map(cut, part) for part in data))
 
 
 def _check_sample(sample: Any) -> Batch:
@@ -209,6 +236,8 @@ def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
             # A loss of one's own would broadcast the two to a matrix without a word.
             longer, shorter = ("prediction", "y") if len(shapes[0]) > len(shapes[1]) else ("y", "prediction")
             raise ValueError(f"{pair} Make them equal, e.g. by {longer}[:, 0] or {shorter}[:, None].")
+    if shapes[0] is not None and shapes[1] is not None and shapes[0][:1] != shapes[1][:1]:
+        raise ValueError(f"{pair} Expected a prediction with one row per sample.")
     try:
         value = _model.traced("loss", problem.score, prediction, batch, came="this")
     except (TypeError, ValueError) as error:

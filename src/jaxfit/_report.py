@@ -89,7 +89,7 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
         facts.append(("data", f"{jax.tree.leaves(result.data[1])[0].shape[0]:,} samples"))
     places = {device.platform for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
     where = f" on {', '.join(sorted(places))}" if places else ""
-    facts.append(("precision", f"{np.result_type(*(leaf.dtype for leaf in leaves))}{where}"))
+    facts.append(("precision", f"{', '.join(sorted({str(leaf.dtype) for leaf in leaves}))}{where}"))
     compiled = "" if result.compile_seconds == 0 else f", after {_seconds(result.compile_seconds)} of compilation"
     facts.append(("time", f"{_seconds(result.run_seconds)}{compiled}"))
     return facts

@@ -27,10 +27,10 @@ class FitResult:
     Attributes:
         params: The fitted params, a pytree like the starting values. JAX arrays; NumPy float64 arrays where a fit ran
             in float64 although JAX is set to 32 bits.
-        loss: The loss at `params`: of all the data, or of one more batch in a fit by batches.
+        loss: The loss at `params`: of all the data; of one more batch in a fit by batches; of the last one in a stream.
         status: How the fit ended, a `Status`.
         message: The same as a sentence, with the figures of this fit.
-        steps: The steps taken.
+        steps: The steps taken to `params`.
         history: What was recorded, NumPy arrays by name. "loss" [steps]: the loss that each step started from.
             "params" and "gradient_norm" if they were asked for; "validation_loss" and the metrics have one entry per
             epoch.
@@ -38,8 +38,8 @@ class FitResult:
         run_seconds: Seconds spent on the rest.
         model: The model.
         optimizer: The optimizer that ran.
-        data: The data that are in memory, as (x, y); None for a fit to samples or a stream.
-        start: The starting values.
+        data: The data that are in memory, as (x, y), not copied; None for a fit to samples or a stream.
+        start: The starting values, NumPy arrays.
     """
 
     params: Any

@@ -33,8 +33,9 @@ class Status(enum.Enum):
     NON_FINITE = (
         "non_finite",
         False,
-        "The loss was not a finite number.",
-        "Look for a logarithm, root, quotient or power that leaves its domain in the model or the loss.",
+        "The loss or its gradient was not finite.",
+        "Look for a logarithm, root, quotient or power that leaves its domain in the model or the loss; jnp.where does "
+        "not keep one out of the gradient, which runs through both of its branches.",
     )
     DATA_ENDED = (
         "data_ended",

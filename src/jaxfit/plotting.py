@@ -72,7 +72,8 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
             axes.plot(x.ravel(), y.ravel(), "o", ms=4, alpha=0.6, mew=0, color="C0", label="data")
         else:
             axes.errorbar(x.ravel(), y.ravel(), np.broadcast_to(sigma, y.shape).ravel(), fmt="o", ms=4, label="data")
-        curve = np.linspace(x.min(), x.max(), _CURVE_POINTS).astype(x.dtype).reshape(-1, *x.shape[1:])
+        curve = np.linspace(x.min(), x.max(), _CURVE_POINTS).astype(np.result_type(x.dtype, np.float32))
+        curve = curve.reshape(-1, *x.shape[1:])
         axes.plot(curve.ravel(), np.asarray(result.predict(curve)).ravel(), color="C1", lw=2, label="fit")
         axes.set(xlabel="x", ylabel="y", title=f"{name_of(result.model)} and data")
         axes.legend()

@@ -87,6 +87,10 @@ class Optimizer(abc.ABC):
         """The step limit of a fit that names none; None where the optimizer has no stopping rule of its own."""
         return None
 
+    def check_loss(self, loss: Any) -> None:
+        """Raises TypeError where it cannot minimise a loss."""
+        del loss
+
     @property
     def is_second_order(self) -> bool:
         """Whether it wants all the precision that the data have: float64 data make a float64 fit."""
@@ -107,10 +111,13 @@ class Optimizer(abc.ABC):
             _check(type(self).__name__, field, getattr(self, field.name))
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        if type(self) is not type(other):
+            return False
+        (mine, structure), (others, its) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == its and all(map(np.array_equal, mine, others))
 
     def __hash__(self) -> int:
-        return hash((type(self), *(getattr(self, field.name) for field in dataclasses.fields(self))))
+        return hash(jax.tree.structure(self))
 
     def __repr__(self):
         """The call that makes this value again, without what is at its default; a learning rate is always told."""

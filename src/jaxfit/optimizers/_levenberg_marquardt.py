@@ -95,6 +95,17 @@ class LevenbergMarquardt(Optimizer):
         function, options = _checks.unwrapped(loss)
         return function in _CURVED and bool(options.get("log_input", True))
 
+    def check_loss(self, loss: Any) -> None:
+        """Raises TypeError where a loss has no curvature that it knows."""
+        if not self.serves(loss):
+            function, _ = _checks.unwrapped(loss)
+            name = getattr(function, "__name__", type(function).__name__)
+            known = ", ".join(known.__name__ for known in _CURVED)
+            raise TypeError(
+                f"LevenbergMarquardt needs a loss whose curvature it knows ({known}); loss is {name}. "
+                "LBFGS and the first-order optimizers take any."
+            )
+
     @property
     def needs_full_batch(self) -> bool:
         """True: a step is judged by the loss of the step before."""
@@ -111,7 +122,7 @@ class LevenbergMarquardt(Optimizer):
 
     def init(self, problem: Problem, params: Any) -> State:
         """The state before the first step, which only looks at the params themselves."""
-        _check_loss(problem.loss)
+        del problem
         flat, _ = ravel_pytree(params)
         size = flat.size
         unknown = GaussNewton(
@@ -169,18 +180,8 @@ class LevenbergMarquardt(Optimizer):
         straight = jnp.asarray(True)
         if self.acceleration:
             bend = 0.5 * solve(problem.bending(here, step, unravel, batch))
-            # A path that bends too much leaves the region where the terms hold.
-            straight = 2 * length(bend) <= _BEND * length(step)
-            step = step + jnp.where(straight, bend, 0)
+            # A path that bends too much leaves the region where the terms hold. Where the second derivative is not
+            # finite there is nothing to follow, and nothing to hold against the step.
+            straight = ~(2 * length(bend) > _BEND * length(step))
+            step = step + jnp.where(straight & jnp.isfinite(length(bend)), bend, 0)
         return now._replace(trial=here + step, predicted=predicted, straight=straight, last=last)
-
-
-def _check_loss(loss: Any) -> None:
-    if not LevenbergMarquardt.serves(loss):
-        function, _ = _checks.unwrapped(loss)
-        name = getattr(function, "__name__", type(function).__name__)
-        known = ", ".join(known.__name__ for known in _CURVED)
-        raise TypeError(
-            f"LevenbergMarquardt needs a loss whose curvature it knows ({known}); loss is {name}. "
-            "LBFGS and the first-order optimizers take any."
-        )

@@ -19,25 +19,31 @@ class LBFGSState(NamedTuple):
         memory: The last few changes of params and gradient (optax's).
         value: The loss at the params, not finite before the first step.
         gradient: Its gradient there.
-        reach: A factor on a step without memory, cut each time that no such step lowers the loss.
+        reach: A factor on a step without memory, cut each time that every such step raises the loss.
+        idle: How many steps on end have not lowered the loss by more than the tolerance, int32.
     """
 
     memory: Any
     value: jax.Array
     gradient: Any
     reach: jax.Array
+    idle: jax.Array
 
 
 class LBFGS(Optimizer):
     """Quasi-Newton steps: the curvature comes from the last few gradients, the step length from a line search.
 
     For full-batch data only: the loss and the gradient that the line search ends with are used for the next step, and
-    so must belong to the same batch. The loss falls at every step. A fit has converged where
+    so must belong to the same batch. The loss rises at no step. A fit has converged where
 
     - no entry of the gradient exceeds `tolerance_grad` in absolute value, or
-    - the decrease that the curvature still promises is at most `tolerance_change` times the loss (from the second
-      step on; the precision of the params, 1.2e-7 in float32 and 2.2e-16 in float64, where that is larger), or
-    - no step lowers the loss any more, along the gradient either: the precision of the params is used up.
+    - each of 2k steps on end lowered the loss by at most `tolerance_change` times itself (the precision of the params,
+      1.2e-7 in float32 and 2.2e-16 in float64, where that is larger), the last k of them with a memory begun anew.
+      k is one more than the number of params or than `history_size`, whichever is smaller: fewer steps may all have
+      gone where the loss is steep, while it could still fall far where it is flat; or
+    - every step raises the loss, along the gradient too: the precision of the params is used up.
+
+    It has not converged where the gradient is not finite.
 
     Args:
         history_size: How many changes of the gradient are remembered, at least 1.
@@ -86,9 +92,8 @@ class LBFGS(Optimizer):
         del problem
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         value = jnp.asarray(jnp.inf, dtype)
-        return State(
-            params, LBFGSState(self._memory().init(params), value, optax.tree.zeros_like(params), jnp.ones_like(value))
-        )
+        memory, gradient = self._memory().init(params), optax.tree.zeros_like(params)
+        return State(params, LBFGSState(memory, value, gradient, jnp.ones_like(value), jnp.int32(0)))
 
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One step along the quasi-Newton direction, as far as the line search goes; none where converged."""
@@ -101,36 +106,45 @@ class LBFGS(Optimizer):
             lambda: optax.tree.cast_like(problem.value_and_gradient(params, batch), (inner.value, inner.gradient)),
         )
         direction, memory = self._memory().update(gradient, inner.memory, params)
-        promised = jnp.abs(optax.tree.vdot(gradient, direction))
-        fresh = inner.memory.count == 0
-        converged = (
+        blank = self._memory().init(params)
+        # What one step promises or does says little: until all directions are known, the scale is the steepest one's.
+        patience = 1 + min(self.history_size, sum(jnp.size(leaf) for leaf in jax.tree.leaves(params)))
+        norm = optax.tree.norm(gradient)
+        converged = jnp.isfinite(norm) & (
             (optax.tree.norm(gradient, ord=jnp.inf) <= self.tolerance_grad)
-            | (~fresh & (promised <= jnp.maximum(self.tolerance_change, precision) * jnp.abs(value)))
+            | (inner.idle >= 2 * patience)
             | (inner.reach < precision**2)
         )
-        here = State(params, LBFGSState(inner.memory, value, gradient, inner.reach))
+        here = State(params, inner._replace(value=value, gradient=gradient))
 
         def search() -> State:
             found, found_value, found_gradient = self._search(
                 problem, batch, here, optax.tree.scale(-inner.reach, direction)
             )
+            least = jnp.maximum(self.tolerance_change, precision) * jnp.abs(value)
+            idle = jnp.where(found_value < value - least, 0, inner.idle + 1)
             # A memory that leads nowhere is dropped; where there is none, the next step looks closer by.
-            shorter = jnp.where(fresh, inner.reach * 1e-8, inner.reach)
-            failed = State(params, LBFGSState(self._memory().init(params), value, gradient, shorter))
-            reached = State(found, LBFGSState(memory, found_value, found_gradient, jnp.ones_like(inner.reach)))
+            shorter = jnp.where(inner.memory.count == 0, inner.reach * 1e-8, inner.reach)
+            failed = State(params, LBFGSState(blank, value, gradient, shorter, idle))
+            kept = jax.tree.map(lambda new, old: jnp.where(idle == patience, new, old), blank, memory)
+            reached = State(found, LBFGSState(kept, found_value, found_gradient, jnp.ones_like(inner.reach), idle))
+            # A step along which the loss is the same to the last digit is taken: the gradient tells more there.
             return jax.tree.map(
-                lambda yes, no: jnp.where(found_value < value, yes, no), optax.tree.cast_like(reached, state), failed
+                lambda yes, no: jnp.where(found_value <= value, yes, no), optax.tree.cast_like(reached, state), failed
             )
 
         after = lax.cond(converged, lambda: here, search)
-        return after, Info(value, optax.tree.norm(gradient), converged)
+        return after, Info(value, norm, converged)
 
     def _memory(self) -> optax.GradientTransformation:
         return optax.scale_by_lbfgs(self.history_size)
 
     def _search(self, problem: Problem, batch: Batch, here: State, direction: Any) -> tuple[Any, jax.Array, Any]:
         """The params that the line search along a direction ends with, their loss and its gradient."""
-        linesearch = optax.scale_by_zoom_linesearch(self.max_linesearch_steps, initial_guess_strategy="one")
+        # A higher loss is never good enough: what seems rounding may lead away, a little more at each step.
+        linesearch = optax.scale_by_zoom_linesearch(
+            self.max_linesearch_steps, initial_guess_strategy="one", approx_dec_rtol=0.0
+        )
         updates, end = cast(Any, linesearch).update(
             direction,
             linesearch.init(here.params),

@@ -26,15 +26,12 @@ class Source(Protocol):
     Attributes:
         steps_per_round: The steps that share a draw; None where nothing is ever drawn.
         smaller: Whether the last step of a round has a smaller batch than the others.
-        has_epochs: Whether a round is an epoch: one pass over the data.
     """
 
     @property
     def steps_per_round(self) -> int | None: ...
     @property
     def smaller(self) -> bool: ...
-    @property
-    def has_epochs(self) -> bool: ...
 
     def draw(self, key: jax.Array, number: jax.Array) -> Any:
         """What the steps of round `number` share."""
@@ -66,7 +63,6 @@ class Whole:
     data: Batch
     epochs: bool = dataclasses.field(default=False, metadata={"static": True})
     smaller = False
-    has_epochs = True
 
     @property
     def steps_per_round(self) -> int | None:
@@ -98,7 +94,6 @@ class Minibatches:
     data: Batch
     size: int = dataclasses.field(metadata={"static": True})
     shuffle: bool = dataclasses.field(metadata={"static": True})
-    has_epochs = True
 
     @property
     def samples(self) -> int:
@@ -148,7 +143,6 @@ class Samples:
     sampler: Callable = dataclasses.field(metadata={"static": True})
     block: int = dataclasses.field(metadata={"static": True})
     smaller = False
-    has_epochs = False
 
     @property
     def steps_per_round(self) -> int:

@@ -89,11 +89,11 @@ def run(
     """
     span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
     length = source.steps_per_round
+    stream = random.fold_in(key, _STEP_STREAM)
     record = (*record, "gradient_norm") if careful and "gradient_norm" not in record else record
 
     def advance(now: Progress, batch: Batch) -> Progress:
-        step_key = random.fold_in(random.fold_in(key, _STEP_STREAM), now.step)
-        after, info = optimizer.step(problem, now.state, batch, step_key)
+        after, info = optimizer.step(problem, now.state, batch, random.fold_in(stream, now.step))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
         going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
         row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}

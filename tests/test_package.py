@@ -28,17 +28,17 @@ def python(code, *options):
 
 
 def test_public_names():
-    assert jf.__all__ == ["FitResult", "FitWarning", "Status", "fit", "losses", "optimizers", "plotting"]
+    assert jf.__all__ == ["FitResult", "FitWarning", "Status", "curve_fit", "fit", "losses", "models", "optimizers", "plotting"]
     assert jf.losses.__all__ == LOSSES
     for name in jf.__all__:
         assert getattr(jf, name).__doc__
-    for module in (jf, jf.losses, jf.optimizers):
+    for module in (jf, jf.losses, jf.models, jf.optimizers):
         assert set(module.__all__) <= set(dir(module))
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = jf.fitt
 
 
-@pytest.mark.parametrize("module", [jf.losses, jf.optimizers], ids=["losses", "optimizers"])
+@pytest.mark.parametrize("module", [jf.losses, jf.models, jf.optimizers], ids=["losses", "models", "optimizers"])
 def test_public_functions_and_classes_are_documented(module):
     for name in module.__all__:
         thing = getattr(module, name)

@@ -3,17 +3,18 @@
 from typing import TYPE_CHECKING
 
 from jaxfit import losses, optimizers
+from jaxfit._curve_fit import curve_fit
 from jaxfit._fit import fit
 from jaxfit._lazy import attach
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning, Status
 
 if TYPE_CHECKING:
-    from jaxfit import plotting
+    from jaxfit import models, plotting
 
 __version__ = "0.1.0"
 
-__all__ = ["FitResult", "FitWarning", "Status", "fit", "losses", "optimizers", "plotting"]
+__all__ = ["FitResult", "FitWarning", "Status", "curve_fit", "fit", "losses", "models", "optimizers", "plotting"]
 
 
-__getattr__, __dir__ = attach(__name__, {"plotting": "plotting"})
+__getattr__, __dir__ = attach(__name__, {"models": "models", "plotting": "plotting"})

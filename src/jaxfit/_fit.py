@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxfit import _checks, _drive, _inputs, _options, losses
+from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, losses
 from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence
 from jaxfit._problem import Problem
@@ -34,6 +34,8 @@ def fit(
     sigma: Any = None,
     absolute_sigma: bool = False,
     weights: Any = None,
+    bounds: tuple[Any, Any] | None = None,
+    fixed: Any = None,
     validation: tuple[Any, Any] | None = None,
     metrics: dict[str, Callable] | None = None,
     record: tuple[str, ...] = (),
@@ -71,6 +73,10 @@ def fit(
             find its size in the residuals, as `scipy.optimize.curve_fit` does.
         weights: One weight of at least 0 per sample, [n], for the weighted mean of the losses of the samples
             (their weighted sum where the loss has `reduction="sum"`).
+        bounds: A pair (lower, upper) that the params stay within at every step; each is one number for all params, or
+            numbers in the structure of params. None or an infinity means no bound; a dict may leave names out.
+        fixed: Which params stay at their starting values: names as the report shows them ("offset", or "peak" for all
+            below it; several in a tuple), or bools in the structure of params.
         validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch; of sigma
             and weights it takes a sigma that is one number.
         metrics: Functions `metric(prediction, y) -> scalar` by name, computed after every epoch on the validation
@@ -105,15 +111,20 @@ def fit(
     """
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
+    if params is None and hasattr(model, "guess"):
+        params = _guess(model, data, kind)
     chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None)
-    _options.check_together(kind, chosen, batch_size, sigma, weights, validation, metrics)
+    given = {"batch_size": batch_size, "sigma": sigma, "weights": weights, "bounds": bounds, "fixed": fixed}
+    _options.check_together(kind, chosen, given | {"validation": validation, "metrics": metrics})
     chosen.check_loss(loss)
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
     start = _inputs.params(params, data, widen=chosen.is_second_order)
+    stays = _limits.fixed(fixed, start.tree)
+    limits = _limits.bounds(bounds, getattr(model, "bounds", None), stays, start.tree)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
         seed, key_kind = _inputs.seed(key)
-        batch = None if kind != "arrays" else _inputs.arrays(data, start.wide)
+        batch = None if kind != "arrays" else _inputs.arrays(data, start.wide, ragged=batch_size is None)
         if batch is not None and sigma is not None:
             batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, start.wide, rows_only=False))
         if batch is not None and weights is not None:
@@ -122,26 +133,34 @@ def fit(
         look = None if validation is None else _inputs.arrays(validation, start.wide, "validation")
         if look is not None and batch is not None and np.ndim(batch.sigma) == 0:
             look = look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
+        meaning = _meaning(model, loss, metrics, chosen, data if kind == "sampler" else None)
         task = Task(
-            problem=Problem(model, loss, weights is not None and _options.sums(loss)),
+            problem=Problem(model, loss, _options.sums(loss)),
             optimizer=chosen,
             params=start.tree,
             data=batch,
             sampler=data if kind == "sampler" else None,
             batch_size=_options.batch_size(batch_size, batch),
             shuffle=shuffle,
+            bounds=limits,
             validation=look,
             metrics=dict(metrics or {}),
             record=_options.record(record),
             seed=seed,
             key_kind=key_kind,
-            meaning=_meaning(model, loss, metrics, chosen, data if kind == "sampler" else None),
+            meaning=meaning,
         )
+        if chosen.in_blocks:
+            task = _program.in_blocks(task)
         if kind == "stream":
             ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
         else:
             ended = _drive.in_memory(task, _steps(task, steps, epochs))
-    return _wrap(task, ended, start.wide, absolute_sigma)
+    again = functools.partial(
+        fit, model, data, loss=loss, optimizer=chosen, sigma=sigma, absolute_sigma=absolute_sigma, weights=weights,
+        bounds=bounds,
+    )  # fmt: skip
+    return _wrap(task, ended, start.wide, absolute_sigma, stays, lambda params, fixed: again(params, fixed=fixed))
 
 
 def _meaning(model: Callable, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any) -> Any:
@@ -166,7 +185,24 @@ def _steps(task: Task, steps: Any, epochs: Any) -> int:
     return steps
 
 
-def _wrap(task: Task, ended: _drive.Ended, wide: bool, absolute_sigma: bool) -> FitResult:
+def _guess(model: Any, data: Any, kind: str) -> Any:
+    """The starting values of a model that finds them in the data, within its bounds."""
+    if kind != "arrays":
+        raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")
+    arrays = _inputs.arrays(data, wide=True)
+    guessed = model.guess(arrays.x, arrays.y)
+    limits = getattr(model, "bounds", None)
+    return guessed if limits is None else jax.tree.map(lambda *leaf: float(np.clip(*leaf)), guessed, *limits)
+
+
+def _wrap(
+    task: Task,
+    ended: _drive.Ended,
+    wide: bool,
+    absolute_sigma: bool,
+    fixed: Any,
+    again: Callable[[Any, Any], FitResult],
+) -> FitResult:
     status, message = ended.verdict(task.optimizer)
     if not status.ok:
         warnings.warn(message, FitWarning, stacklevel=3)
@@ -186,23 +222,40 @@ def _wrap(task: Task, ended: _drive.Ended, wide: bool, absolute_sigma: bool) -> 
         _sampler=task.sampler,
         _wide=wide,
         _weigh=functools.partial(_evidence, task, ended, absolute_sigma),
+        loss_function=task.problem.loss,
+        bounds=task.bounds,
+        fixed=fixed,
+        _again=again,
     )
 
 
 def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence | None:
     """What an optimizer that knows the curvature can say of the params; None from the others."""
-    curvature = task.optimizer.curvature(ended.state)
-    if curvature is None or task.data is None:
+    terms = task.optimizer.terms(ended.state)
+    if terms is None or task.data is None:
         return None
     loss, data = task.problem.loss, task.data
-    prediction = jax.eval_shape(task.problem.model, task.params, data.x)
-    observations = jax.eval_shape(functools.partial(loss, reduction="none"), prediction, data.y).size
+    observations = _program.observations(task)
     total = observations
     if data.weights is not None:
         weights = np.asarray(data.weights)
         total = float(weights.sum()) * observations / len(weights)
         observations = observations * int((weights > 0).sum()) // len(weights)
-    if _options.sums(loss):
+    if task.problem.sums:
         total = 1  # the loss is the sum already, not a mean
-    chi_squared = ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None
-    return Evidence(np.asarray(curvature) * total, observations, chi_squared, absolute_sigma)
+    return Evidence(
+        np.asarray(terms.curvature) * total,
+        observations,
+        ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None,
+        absolute_sigma,
+        held=_held(ended.state.params, np.asarray(terms.gradient), task.bounds),
+        loss_sum=ended.loss * total,
+    )
+
+
+def _held(params: Any, gradient: np.ndarray, bounds: Any) -> np.ndarray | None:
+    """Which params a bound holds back, a bool [p]; None where there are no bounds."""
+    if bounds is None:
+        return None
+    here, lower, upper = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (params, *bounds))
+    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))

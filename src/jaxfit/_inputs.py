@@ -86,13 +86,14 @@ def _holds_float64(data: Any) -> bool:
     return any(str(getattr(leaf, "dtype", "")).endswith("float64") for leaf in leaves)
 
 
-def arrays(data: tuple[Any, Any], wide: bool, name: str = "data") -> Batch:
+def arrays(data: tuple[Any, Any], wide: bool, name: str = "data", ragged: bool = False) -> Batch:
     """The pair (x, y) as arrays with one row per sample.
 
     Args:
         data: x and y, pytrees of arrays with a common leading axis; lists of numbers count as arrays.
         wide: Whether float64 stays float64.
         name: What the pair is called in messages.
+        ragged: Whether leading axes may differ where y is a pytree of several arrays, the data sets of a global fit.
 
     Raises:
         TypeError: Something in it is not numbers.
@@ -117,7 +118,8 @@ def arrays(data: tuple[Any, Any], wide: bool, name: str = "data") -> Batch:
         if array.size == 0:
             raise ValueError(f"{path} is {_checks.describe(array)}, which is empty; expected at least one sample.")
         _check_finite(path, array)
-    if len(set(lengths.values())) > 1:
+    several = ragged and sum(path.startswith("y") for path, _ in entries) > 1
+    if len(set(lengths.values())) > 1 and not several:
         came = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         raise ValueError(f"x and y differ in their number of samples: {came}; expected the same leading axis for all.")
     x_tree, y_tree = (jax.tree.structure(_gathered(part)) for part in data)
@@ -217,7 +219,18 @@ def spread(name: str, given: Any, batch: Batch, wide: bool, *, rows_only: bool) 
     """
     y = batch.y
     if not hasattr(y, "shape"):
-        raise TypeError(f"{name} goes with a y that is one array; y is {_checks.describe_tree(y)}.")
+        if not rows_only and jax.tree.structure(given) == jax.tree.structure(y):
+            parts = zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(y), strict=True)
+            spreads = [
+                spread(_path(name, path), part, Batch(None, leaf), wide, rows_only=False)
+                for (path, part), leaf in parts
+            ]
+            full = [np.broadcast_to(part, leaf.shape) for part, leaf in zip(spreads, jax.tree.leaves(y), strict=True)]
+            return jax.tree.structure(y).unflatten(full)
+        if rows_only or np.ndim(given) != 0:
+            expected = "" if rows_only else ", or one number, or sigma in y's structure"
+            raise TypeError(f"{name} goes with a y that is one array{expected}; y is {_checks.describe_tree(y)}.")
+        y = jax.tree.leaves(y)[0]
     array = _array(name, _gathered(given), wide)
     if array.dtype.kind == "c":
         raise TypeError(f"{name} is {_checks.describe(array)}; expected real numbers.")

@@ -94,6 +94,7 @@ def run(
 
     def advance(now: Progress, batch: Batch) -> Progress:
         after, info = optimizer.step(problem, now.state, batch, random.fold_in(stream, now.step))
+        after = after._replace(params=problem.within(after.params))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
         going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
         row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}

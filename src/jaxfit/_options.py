@@ -78,15 +78,22 @@ def kind(data: Any) -> str:
     )
 
 
-def check_together(
-    kind: str, optimizer: Optimizer, batch_size: Any, sigma: Any, weights: Any, validation: Any, metrics: Any
-) -> None:
-    """Raises ValueError where arguments are given that do not go together."""
+def check_together(kind: str, optimizer: Optimizer, given: dict[str, Any]) -> None:
+    """Raises ValueError where arguments are given that do not go together.
+
+    Args:
+        kind: Which form the data have.
+        optimizer: Who minimises.
+        given: Other arguments of `fit`, by name.
+    """
     if kind != "arrays":
         what = "a sampler" if kind == "sampler" else "an iterable of batches"
-        for name, given in {"batch_size": batch_size, "sigma": sigma, "weights": weights}.items():
-            if given is not None:
+        for name in ("batch_size", "sigma", "weights"):
+            if given[name] is not None:
                 raise ValueError(f"{name} goes with arrays (x, y); the batches of {what} come as they are.")
+    if given["bounds"] is not None or given["fixed"] is not None:
+        optimizer.check_bounds()
+    validation, metrics = given["validation"], given["metrics"]
     if kind == "sampler" and validation is not None:
         raise ValueError("validation happens after every epoch, and a sampler has none; give data as arrays (x, y).")
     if metrics and kind != "arrays" and validation is None:
@@ -96,7 +103,7 @@ def check_together(
         raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(optimizer)):
         raise TypeError(f"{optimizer!r} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
-    if optimizer.needs_full_batch and (kind != "arrays" or batch_size is not None):
+    if optimizer.needs_full_batch and (kind != "arrays" or given["batch_size"] is not None):
         raise ValueError(
             f"{type(optimizer).__name__} compares the loss of one step with that of the next, so it needs all "
             "the data at every step: give them as arrays (x, y) without batch_size, or take an optimizer such as Adam."

@@ -1,4 +1,4 @@
-"""What is minimised: model, loss and weights, as the loss and gradient of a batch."""
+"""What is minimised: model, loss, weights and bounds, as the loss, gradient and Gauss–Newton terms of a batch."""
 
 import functools
 from collections.abc import Callable
@@ -6,6 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from jaxfit.losses import _curvature
+
+_LANES = 8  # the parts of a block: on CPU the cores share them
+_BLOCK_BYTES = {"cpu": 1 << 23}  # of a block's prediction and Jacobian: what the caches hold
+_ELSEWHERE = 1 << 28
 
 
 class Batch(NamedTuple):
@@ -30,7 +37,7 @@ class GaussNewton(NamedTuple):
     Attributes:
         loss: The loss, a scalar.
         gradient: Its gradient J'g, [p], where g is the loss's gradient in the prediction.
-        curvature: J'HJ, [p, p], where H is the loss's second derivative in the prediction.
+        curvature: J'HJ, [p, p], where H is the curvature of the loss in the prediction.
     """
 
     loss: jax.Array
@@ -44,24 +51,43 @@ class Problem(NamedTuple):
     Attributes:
         model: `model(params, x) -> prediction`.
         loss: `loss(prediction, target) -> scalar`.
-        sums: Whether a weighted loss is a sum over the samples; otherwise it is their weighted mean.
+        sums: Whether the loss is a sum over the samples; otherwise it is their (weighted) mean.
+        bounds: The least and the largest params allowed, two pytrees of arrays like them; None for none.
+        block: How many samples are handled at once for the Gauss–Newton terms; None for all.
     """
 
     model: Callable
     loss: Callable
     sums: bool = False
+    bounds: tuple[Any, Any] | None = None
+    block: int | None = None
+
+    def compared(self, prediction: Any, batch: Batch) -> tuple[Any, Any]:
+        """Prediction and target as the loss takes them.
+
+        That is in units of sigma: for squared errors, the loss is then chi squared. A loss of this library takes a
+        pytree as one vector of all its numbers, and a complex number as the pair of its parts.
+        """
+        target, sigma = batch.y, batch.sigma
+        if _curvature.is_ours(self.loss):
+            if not hasattr(target, "shape"):
+                sigma = sigma if hasattr(sigma, "shape") or sigma is None else _vector(sigma)
+                prediction, target = _vector(prediction), _vector(target)
+            if jnp.iscomplexobj(prediction) or jnp.iscomplexobj(target):
+                prediction, target = _pairs(prediction), _pairs(target)
+                sigma = sigma[..., None] if jnp.ndim(sigma) else sigma
+        if sigma is not None:
+            prediction, target = prediction / sigma, target / sigma
+        return prediction, target
 
     def score(self, prediction: Any, batch: Batch) -> jax.Array:
         """The loss of a prediction for a batch."""
-        target = batch.y
-        if batch.sigma is not None:
-            # The loss of residuals in units of their standard deviation: for squared errors, chi squared.
-            prediction, target = prediction / batch.sigma, target / batch.sigma
+        prediction, target = self.compared(prediction, batch)
         if batch.weights is None:
             return self.loss(prediction, target)
         losses = self.loss(prediction, target, reduction="none")
-        weights = jnp.broadcast_to(batch.weights.reshape(-1, *[1] * (losses.ndim - 1)), losses.shape)
-        total, count = jnp.sum(weights * losses), jnp.sum(weights)
+        weights = _per_row(batch.weights, losses)
+        total, count = jnp.sum(weights * losses), jnp.sum(jnp.broadcast_to(weights, losses.shape))
         # A batch in which no sample counts has nothing to say: loss and gradient 0, not 0 / 0.
         return total if self.sums else total / jnp.where(count == 0, 1, count)
 
@@ -73,23 +99,170 @@ class Problem(NamedTuple):
         """The loss of a batch and its gradient with respect to the params, a pytree like them."""
         return jax.value_and_grad(self.value)(params, batch)
 
+    def within(self, params: Any) -> Any:
+        """The params, each moved to the nearest that its bounds allow."""
+        return params if self.bounds is None else jax.tree.map(jnp.clip, params, *self.bounds)
+
     def gauss_newton(self, flat: jax.Array, unravel: Callable, batch: Batch) -> GaussNewton:
         """The Gauss–Newton terms at params given as one vector, [p], of which `unravel` makes the pytree."""
-        prediction, push = jax.linearize(lambda flat: self.model(unravel(flat), batch.x), flat)
-        columns = jax.vmap(push)(jnp.eye(flat.size, dtype=flat.dtype))  # [p, ...]: one directional derivative each
-        loss, slope = jax.value_and_grad(self.score)(prediction, batch)
-        bend = functools.partial(jax.jvp, lambda prediction: jax.grad(self.score)(prediction, batch), (prediction,))
-        curved = jax.vmap(lambda column: bend((column,))[1])(columns)
-        rows, curved = columns.reshape(flat.size, -1), curved.reshape(flat.size, -1)
-        return GaussNewton(loss, rows @ slope.ravel(), rows @ curved.T)
+
+        def terms(batch: Batch, mass: Any) -> GaussNewton:
+            def along(direction: jax.Array) -> tuple[Any, Any, Any]:
+                return jax.jvp(
+                    lambda flat: self.compared(self.model(unravel(flat), batch.x), batch),
+                    (flat,),
+                    (direction,),
+                    has_aux=True,
+                )
+
+            # One copy of the model: the prediction, and one directional derivative for each param.
+            prediction, columns, target = jax.vmap(along, out_axes=(None, 0, None))(
+                jnp.eye(flat.size, dtype=flat.dtype)
+            )
+            loss, slope, curve = self._shape(prediction, target, batch.weights, mass)
+            rows, curved = columns.reshape(flat.size, -1), curve(columns).reshape(flat.size, -1)
+            return GaussNewton(loss, rows @ slope.ravel(), rows @ curved.T)
+
+        return self._summed(terms, batch)
 
     def bending(self, flat: jax.Array, direction: jax.Array, unravel: Callable, batch: Batch) -> jax.Array:
         """J'Hk, [p], where k is the model's second derivative along a direction."""
 
-        def along(flat: jax.Array) -> Any:
-            return jax.jvp(lambda flat: self.model(unravel(flat), batch.x), (flat,), (direction,))
+        def terms(batch: Batch, mass: Any) -> jax.Array:
+            def model(flat: jax.Array) -> tuple[Any, Any]:
+                return self.compared(self.model(unravel(flat), batch.x), batch)
 
-        (prediction, _), (_, second) = jax.jvp(along, (flat,), (direction,))
-        _, curved = jax.jvp(lambda prediction: jax.grad(self.score)(prediction, batch), (prediction,), (second,))
-        _, pull = jax.vjp(lambda flat: self.model(unravel(flat), batch.x), flat)
-        return pull(curved)[0]
+            def along(flat: jax.Array) -> Any:
+                return jax.jvp(model, (flat,), (direction,), has_aux=True)
+
+            (prediction, _, target), (_, second, _) = jax.jvp(along, (flat,), (direction,))
+            _, _, curve = self._shape(prediction, target, batch.weights, mass)
+            _, pull, _ = jax.vjp(model, flat, has_aux=True)
+            return pull(curve(second[None])[0])[0]
+
+        return self._summed(terms, batch)
+
+    def _shape(self, prediction: Any, target: Any, weights: Any, mass: Any) -> tuple[jax.Array, jax.Array, Callable]:
+        """The loss, its gradient in the prediction, and a function that multiplies [k, ...] by its curvature there.
+
+        Args:
+            prediction: As the loss takes it.
+            target: Likewise.
+            weights: One per sample, [n], or None.
+            mass: What the samples of all blocks weigh.
+        """
+
+        def share(values: jax.Array) -> Any:
+            """By what each loss is multiplied in the sum."""
+            rows = 1 if weights is None else _per_row(weights, values)
+            return rows if self.sums else rows / (mass * (values.size // values.shape[0]))
+
+        def total(prediction: jax.Array) -> jax.Array:
+            losses = self.loss(prediction, target, reduction="none")
+            return jnp.sum(losses * share(losses))
+
+        loss, slope = jax.value_and_grad(total)(prediction)
+        if _curvature.by_rows(self.loss):
+            bend = functools.partial(jax.jvp, jax.grad(total), (prediction,))
+            return loss, slope, jax.vmap(lambda column: bend((column,))[1])
+        explicit = _curvature.by_entries(self.loss)
+        if explicit is None:  # entries act alone: the second derivative along all of them at once is its diagonal
+            _, diagonal = jax.jvp(jax.grad(total), (prediction,), (jnp.ones_like(prediction),))
+        else:
+            diagonal = explicit(prediction, target) * share(prediction)
+        return loss, slope, lambda columns: columns * diagonal
+
+    def _summed(self, terms: Callable[[Batch, Any], Any], batch: Batch) -> Any:
+        """What `terms` gives for all samples: the sum of what it gives for the blocks."""
+        rows = _rows(batch)
+        mass = _curvature.mass(self.loss, batch.y, rows) if batch.weights is None else jnp.sum(batch.weights)
+        mass = mass if isinstance(mass, int) else jnp.where(mass == 0, 1, mass)
+        if self.block is None or self.block >= rows:
+            return terms(batch, mass)
+        size = self.block
+
+        def add(index: jax.Array, found: Any) -> Any:
+            # The last block reaches back to be full; what was counted already does not count again.
+            start = jnp.minimum(index * size, rows - size)
+            part = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf, batch)
+            if rows % size:
+                new = start + jnp.arange(size) >= index * size
+                part = part._replace(weights=jnp.where(new, 1.0 if part.weights is None else part.weights, 0.0))
+            # XLA deals the lanes over the cores.
+            lanes = jax.tree.map(lambda leaf: leaf.reshape(_LANES, -1, *leaf.shape[1:]) if leaf.ndim else leaf, part)
+            axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, part)
+            each = jax.vmap(terms, in_axes=(axes, None))(lanes, mass)
+            return jax.tree.map(lambda total, parts: total + jnp.sum(parts, axis=0), found, each)
+
+        shapes = jax.eval_shape(terms, batch, mass)
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return lax.fori_loop(0, -(-rows // size), add, zero)
+
+
+def block_size(params: int, batch: Batch, loss: Callable) -> int | None:
+    """How many samples to handle at once for the Gauss–Newton terms, None for all.
+
+    Args:
+        params: The number of params.
+        batch: The data.
+        loss: The loss.
+    """
+    if not (hasattr(batch.y, "shape") and _curvature.serves(loss) and _curvature.in_parts(loss)):
+        return None
+    rows = batch.y.shape[0]
+    if any(leaf.shape[0] != rows for leaf in jax.tree.leaves(batch.x)):
+        return None
+    a_row = batch.y.size // rows * batch.y.dtype.itemsize * (params + 4)
+    lane = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // (_LANES * max(a_row, 1))
+    block = _LANES * max(lane, 1)
+    return block if 2 * block <= rows else None
+
+
+def is_row_by_row(problem: Problem, params: Any, batch: Batch, rows: jax.Array) -> jax.Array:
+    """Whether the prediction for a sample depends on that sample alone, tried on a few: a bool scalar.
+
+    Args:
+        problem: The problem.
+        params: Where it is tried; the derivative there along a direction is tried too.
+        batch: The data.
+        rows: The samples to try it on, an even number of indices, [k].
+    """
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], batch.x)
+    direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params)
+
+    def tried(x: Any) -> Any:
+        return jax.jvp(lambda params: problem.model(params, x), (params,), (direction,))
+
+    half = len(rows) // 2
+    halves = [tried(jax.tree.map(lambda leaf: leaf[:half], few)), tried(jax.tree.map(lambda leaf: leaf[half:], few))]
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *halves)
+    back = jax.tree.map(lambda leaf: leaf[::-1], tried(jax.tree.map(lambda leaf: leaf[::-1], few)))
+
+    def equal(one: jax.Array, other: jax.Array) -> jax.Array:
+        near = jnp.abs(one - other) <= jnp.sqrt(jnp.finfo(one.dtype).eps) * (jnp.abs(one) + jnp.abs(other))
+        return jnp.all(near | (jnp.isnan(one) & jnp.isnan(other)))
+
+    together = tried(few)
+    checks = [
+        equal(*pair) for other in (joined, back) for pair in zip(*map(jax.tree.leaves, (together, other)), strict=True)
+    ]
+    return jnp.all(jnp.stack(checks))
+
+
+def _rows(batch: Batch) -> int:
+    return jax.tree.leaves(batch.y)[0].shape[0]
+
+
+def _per_row(weights: Any, values: jax.Array) -> Any:
+    """One number per sample, [n], so that it multiplies values of shape [n, ...]."""
+    return weights.reshape(-1, *[1] * (values.ndim - 1)) if jnp.ndim(weights) else weights
+
+
+def _vector(tree: Any) -> jax.Array:
+    """All numbers of a pytree as one vector."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _pairs(values: jax.Array) -> jax.Array:
+    """Complex numbers [...] as pairs of real ones, [..., 2]."""
+    return jnp.stack([jnp.real(values), jnp.imag(values)], axis=-1)

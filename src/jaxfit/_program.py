@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from jaxfit import _checks, _compile, _data, _loop, _model
+from jaxfit import _checks, _compile, _data, _loop, _model, _problem
 from jaxfit._problem import Batch, Problem
+from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
 
 
@@ -25,6 +26,7 @@ class Task(NamedTuple):
         sampler: The function `key -> (x, y)`, or None.
         batch_size: Samples in a batch; None for all of them.
         shuffle: Whether epochs deal the samples in a new order.
+        bounds: The least and the largest params allowed, two pytrees of arrays like them; None for none.
         validation: The samples that are looked at after every epoch, or None.
         metrics: What is computed of them, by name.
         record: What a row of the history holds.
@@ -40,6 +42,7 @@ class Task(NamedTuple):
     sampler: Callable | None
     batch_size: int | None
     shuffle: bool
+    bounds: tuple[Any, Any] | None
     validation: Batch | None
     metrics: dict[str, Callable]
     record: tuple[str, ...]
@@ -70,16 +73,17 @@ def whole(
 ) -> tuple[_loop.Progress, float]:
     """Runs a fit from its start as one program; also gives the seconds that compilation took."""
 
-    def program(leaves, params, data, validation, seed, span):
+    def program(leaves, params, bounds, data, validation, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer = tree.unflatten(leaves)
+        problem = task.problem._replace(bounds=bounds)
         source = _source(task, data, key)
         evaluate = functools.partial(_evaluate, task, data, validation) if task.looks_back else None
         return _loop.run(
             optimizer,
-            task.problem,
+            problem,
             source,
-            optimizer.init(task.problem, params),
+            optimizer.init(problem, params),
             key,
             span,
             capacity=capacity,
@@ -91,7 +95,7 @@ def whole(
 
     leaves, tree = _numbers(task.optimizer)
     kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity, careful)
-    arguments = (leaves, task.params, task.data, task.validation, task.seed, span)
+    arguments = (leaves, task.params, task.bounds, task.data, task.validation, task.seed, span)
     return _call(task, task.data, program, kind, *arguments)
 
 
@@ -108,21 +112,54 @@ def begin(task: Task, batch: Batch) -> tuple[State, float]:
 def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
     """One step on a batch that came from outside, or one look at its loss."""
 
-    def program(leaves, state, batch, seed, span):
+    def program(leaves, state, bounds, batch, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         source = _data.Whole(batch)
+        problem = task.problem._replace(bounds=bounds)
         return _loop.run(
-            tree.unflatten(leaves), task.problem, source, state, key, span, capacity=1, record=task.record, careful=True
+            tree.unflatten(leaves), problem, source, state, key, span, capacity=1, record=task.record, careful=True
         )
 
     leaves, tree = _numbers(task.optimizer)
-    arguments = (leaves, state, batch, task.seed, span)
+    arguments = (leaves, state, task.bounds, batch, task.seed, span)
     return _call(task, batch, program, "advance", *arguments)
 
 
 def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
     """The validation loss and the metrics, outside the loop."""
     return _compile.call(functools.partial(_evaluate, task), _key(task, "evaluate"), task.data, task.validation, params)
+
+
+def in_blocks(task: Task) -> Task:
+    """The task with the blocks in which its Gauss–Newton terms are summed, where the samples are many.
+
+    A model whose prediction for one sample depends on other samples gets all of them at once.
+    """
+    data = task.data
+    assert data is not None
+    size = _problem.block_size(sum(leaf.size for leaf in jax.tree.leaves(task.params)), data, task.problem.loss)
+    if size is None:
+        return task
+    spread = np.linspace(0, task.samples - 1, 8).astype(np.int32)
+    some = np.random.default_rng(0).integers(0, task.samples, 8, np.int32)
+    program = functools.partial(_problem.is_row_by_row, task.problem)
+    arguments = (task.params, data._replace(sigma=None, weights=None), np.concatenate([spread, some]))
+    try:
+        alone, _ = _compile.call(program, ("rows", task.meaning), *arguments, small=True)
+    except Exception:  # it cannot be given a few samples: whether it can be given all is checked elsewhere
+        return task
+    return task._replace(problem=task.problem._replace(block=size)) if bool(alone) else task
+
+
+def observations(task: Task) -> int:
+    """How many losses the samples have."""
+    assert task.data is not None
+
+    def losses(params: Any, batch: Batch) -> Any:
+        pair = task.problem.compared(task.problem.model(params, batch.x), batch)
+        return task.problem.loss(*pair, reduction="none")
+
+    return jax.eval_shape(losses, task.params, task.data).size
 
 
 def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *arguments: Any) -> tuple[Any, float]:
@@ -151,7 +188,7 @@ def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
 
 
 def _key(task: Task, kind: Hashable) -> Hashable:
-    return (kind, task.meaning, task.problem.sums, task.record, task.key_kind)
+    return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind)
 
 
 def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
@@ -236,6 +273,8 @@ def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
             # A loss of one's own would broadcast the two to a matrix without a word.
             longer, shorter = ("prediction", "y") if len(shapes[0]) > len(shapes[1]) else ("y", "prediction")
             raise ValueError(f"{pair} Make them equal, e.g. by {longer}[:, 0] or {shorter}[:, None].")
+    if shapes == (None, None) and _curvature.is_ours(problem.loss):
+        _check_alike(prediction, batch.y, pair)
     if shapes[0] is not None and shapes[1] is not None and shapes[0][:1] != shapes[1][:1]:
         raise ValueError(f"{pair} Expected a prediction with one row per sample.")
     try:
@@ -246,3 +285,10 @@ def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
         came = _checks.describe_tree(value)
         raise TypeError(f"loss returns {came}; expected a single real number, e.g. by jnp.mean over it. {pair}")
     return prediction
+
+
+def _check_alike(prediction: Any, y: Any, pair: str) -> None:
+    """Raises ValueError where two pytrees differ in structure or shapes."""
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (prediction, y)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{pair} Expected a prediction with y's structure and shapes.")

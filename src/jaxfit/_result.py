@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from jaxfit import _compile, _inputs, _model, _report
 from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence
 from jaxfit._problem import Batch
 from jaxfit._status import Status
+from jaxfit._uncertainty import Uncertainty
 from jaxfit.optimizers import Optimizer
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class FitResult:
-    """What `fit` found. `print(result)` shows it as a report.
+class FitResult(Uncertainty):
+    """What `fit` found. `print(result)` shows it as a report, and so does a notebook.
 
     Attributes:
         params: The fitted params, a pytree like the starting values. JAX arrays; NumPy float64 arrays where a fit ran
@@ -40,6 +40,9 @@ class FitResult:
         optimizer: The optimizer that ran.
         data: The data that are in memory, as (x, y), not copied; None for a fit to samples or a stream.
         start: The starting values, NumPy arrays.
+        loss_function: The loss.
+        bounds: (lower, upper), pytrees like the params, of NumPy arrays with -inf and inf for none; None without any.
+        fixed: Which params were held at their starting values, a pytree like them of NumPy bools; None for none.
     """
 
     params: Any
@@ -57,41 +60,16 @@ class FitResult:
     _sampler: Callable | None
     _wide: bool
     _weigh: Callable[[], Evidence | None]
+    loss_function: Callable | None = None
+    bounds: tuple[Any, Any] | None = None
+    fixed: Any = None
+    _again: Callable[[Any, Any], "FitResult"] | None = None  # the same fit from other params, some of them fixed there
 
     @functools.cached_property
     def evidence(self) -> Evidence | None:
         """What a second-order optimizer knows of the fit at its end; None from the others."""
         with self.precision():
             return self._weigh()
-
-    @property
-    def covariance(self) -> Any:
-        """The covariance of the params in the order of their leaves, NumPy [p, p].
-
-        Infinite for params that the data do not determine.
-
-        Raises:
-            ValueError: The optimizer was not a second-order one.
-        """
-        if self.evidence is None:
-            name = type(self.optimizer).__name__
-            raise ValueError(
-                f"{name} knows no curvature, and so no covariance; fit by LevenbergMarquardt() to have it."
-            )
-        return self.evidence.covariance
-
-    @property
-    def standard_errors(self) -> Any:
-        """The standard error of each param, a pytree like the params, of NumPy arrays.
-
-        Raises:
-            ValueError: The optimizer was not a second-order one.
-        """
-        errors = np.sqrt(np.diagonal(self.covariance))
-        leaves, tree = jax.tree.flatten(self.params)
-        ends = np.cumsum([leaf.size for leaf in leaves])
-        parts = np.split(errors, ends[:-1])
-        return tree.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
     @property
     def data(self) -> tuple[Any, Any] | None:
@@ -132,7 +110,7 @@ class FitResult:
         return jax.enable_x64(True) if self._wide else contextlib.nullcontext()
 
     def plot(self) -> "Figure":
-        """Draws the data with the fit, and the loss at every step.
+        """Draws the data with the fit, and its residuals with their errors or the loss at every step.
 
         Returns:
             A matplotlib figure; `figure.savefig(path)` keeps it.
@@ -146,6 +124,9 @@ class FitResult:
 
     def __str__(self):
         return _report.text(self)
+
+    def _repr_html_(self) -> str:
+        return _report.html(self)
 
     def __repr__(self):
         return f"FitResult(status={self.status!r}, loss={self.loss:.6g}, steps={self.steps})"

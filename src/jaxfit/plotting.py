@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxfit import _checks, losses
 from jaxfit._report import name_of
 
 if TYPE_CHECKING:
@@ -14,13 +15,18 @@ if TYPE_CHECKING:
     from jaxfit._result import FitResult
 
 _POINTS_DRAWN = 5_000  # beyond that, points only cover each other
+_MANY = 300  # points that need to be small and pale
 _CURVE_POINTS = 400
+# What a prediction says of y where the loss takes it for a logarithm or a logit.
+_MEANS = {losses.poisson_nll: np.exp, losses.binary_cross_entropy_with_logits: lambda logit: 1 / (1 + np.exp(-logit))}
 
 
 def plot(result: "FitResult") -> "Figure":
-    """Draws the data with the fit, and beside it the loss at every step.
+    """Draws the data with the fit, and what shows how good it is.
 
-    Data of one variable are drawn with the fitted curve; data of more variables as prediction against observation.
+    Data of one variable are drawn with the fitted curve, and after a second-order fit with its 95 % confidence band;
+    below, for squared errors, the residuals with the same error bars. Other fits have their loss at every step beside
+    the picture. Data of more variables are drawn as prediction against observation.
 
     Args:
         result: What `fit` returned.
@@ -36,11 +42,24 @@ def plot(result: "FitResult") -> "Figure":
     except ImportError as error:
         raise ImportError("plot() draws with matplotlib, which is not installed: pip install matplotlib.") from error
     data = _points(result)
+    if data is not None and _is_curve(data) and result.evidence is not None and result.evidence.chi_squared is not None:
+        figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        _draw_fit(upper, result, data)
+        upper.set_xlabel("")
+        _draw_residuals(lower, result, data)
+        return figure
     panels = [panel for panel in (_draw_fit, _draw_loss) if panel is not _draw_fit or data is not None]
     figure = Figure(figsize=(5.2 * len(panels), 3.9), layout="constrained")
     for index, panel in enumerate(panels):
         panel(figure.add_subplot(1, len(panels), index + 1), result, data)
     return figure
+
+
+def _is_curve(data: Any) -> bool:
+    """Whether there is one number x for each number y."""
+    x, y, _ = data
+    return hasattr(x, "shape") and x.size == x.shape[0] == y.size
 
 
 def _points(result: "FitResult") -> tuple[Any, Any, Any] | None:
@@ -62,26 +81,57 @@ def _points(result: "FitResult") -> tuple[Any, Any, Any] | None:
 
 
 def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
-    x, y, sigma = data
-    prediction = np.asarray(result.predict(x))
+    x, y, _ = data
+    loss, options = _checks.unwrapped(result.loss_function)
+    mean = _MEANS.get(loss, np.asarray) if options.get("log_input", True) else np.asarray
+    prediction = mean(np.asarray(result.predict(x)))
     if prediction.shape != y.shape:  # class scores against labels: nothing to draw them on
         axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
-    elif hasattr(x, "shape") and x.size == x.shape[0] == y.size:
-        if sigma is None:
-            axes.plot(x.ravel(), y.ravel(), "o", ms=4, alpha=0.6, mew=0, color="C0", label="data")
-        else:
-            axes.errorbar(x.ravel(), y.ravel(), np.broadcast_to(sigma, y.shape).ravel(), fmt="o", ms=4, label="data")
+    elif _is_curve(data):
+        _draw_points(axes, data, y)
         curve = np.linspace(x.min(), x.max(), _CURVE_POINTS).astype(np.result_type(x.dtype, np.float32))
-        curve = curve.reshape(-1, *x.shape[1:])
-        axes.plot(curve.ravel(), np.asarray(result.predict(curve)).ravel(), color="C1", lw=2, label="fit")
+        at = curve.reshape(-1, *x.shape[1:])
+        axes.plot(curve, mean(np.asarray(result.predict(at))).ravel(), color="C1", lw=1.8, label="fit", zorder=4)
+        if result.evidence is not None:
+            lower, upper = (mean(end).ravel() for end in result.confidence_band(at))
+            known = np.isfinite(lower) & np.isfinite(upper)
+            if known.any():
+                style = {"color": "C1", "alpha": 0.3, "lw": 0, "zorder": 3}
+                axes.fill_between(curve, lower, upper, where=list(known), label="95 % confidence", **style)
         axes.set(xlabel="x", ylabel="y", title=f"{name_of(result.model)} and data")
-        axes.legend()
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend([handles.pop("data"), *handles.values()], ["data", *handles], frameon=False, markerscale=1.5)
     else:
         ends = [min(y.min(), prediction.min()), max(y.max(), prediction.max())]
-        axes.plot(ends, ends, color="0.7", lw=1, zorder=0)
-        axes.plot(y.ravel(), prediction.ravel(), "o", ms=4, alpha=0.6, mew=0)
+        axes.plot(ends, ends, color="0.6", lw=1, zorder=0, label="prediction = y")
+        axes.plot(y.ravel(), prediction.ravel(), "o", color="C0", **_dots(y.size))
         axes.set(xlabel="observed y", ylabel="prediction", title=f"{name_of(result.model)} against data")
+        axes.legend(frameon=False)
+
+
+def _draw_residuals(axes: "Axes", result: "FitResult", data: Any) -> None:
+    x, y, _ = data
+    axes.axhline(0, color="C1", lw=1.2, zorder=4)
+    _draw_points(axes, data, y - np.asarray(result.predict(x)).reshape(y.shape))
+    most = np.abs(axes.get_ylim()).max()
+    axes.set(xlabel="x", ylabel="y - fit", ylim=(-most, most))
+
+
+def _draw_points(axes: "Axes", data: Any, heights: Any) -> None:
+    """Points over x with the error bars of y."""
+    x, y, sigma = data
+    style = _dots(y.size)
+    if sigma is None or y.size > _MANY:  # so many error bars would hide the points
+        axes.plot(x.ravel(), heights.ravel(), "o", color="C0", label="data", **style)
+    else:
+        sigma = np.broadcast_to(sigma, y.shape).ravel()
+        axes.errorbar(x.ravel(), heights.ravel(), sigma, fmt="o", color="C0", elinewidth=0.9, label="data", **style)
+
+
+def _dots(points: int) -> dict[str, Any]:
+    """How to draw points so that many do not become a blot."""
+    return {"ms": 4, "alpha": 0.7, "mew": 0} if points <= _MANY else {"ms": 2, "alpha": 0.3, "mew": 0}
 
 
 def _draw_loss(axes: "Axes", result: "FitResult", data: Any) -> None:

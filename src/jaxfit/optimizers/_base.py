@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxfit import _checks
-from jaxfit._problem import Batch, Problem
+from jaxfit._problem import Batch, GaussNewton, Problem
 
 
 class Info(NamedTuple):
@@ -101,8 +101,16 @@ class Optimizer(abc.ABC):
         """Whether a step compares its loss with the last step's, and so needs the same data at every step."""
         return False
 
-    def curvature(self, state: State) -> jax.Array | None:
-        """The curvature J'HJ of the loss at the state's params, [p, p], where the optimizer knows it."""
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it asks for Gauss–Newton terms, which can be summed block by block."""
+        return False
+
+    def check_bounds(self) -> None:  # noqa: B027: most have nothing to say
+        """Raises TypeError where its steps cannot be held within bounds by moving what left them back."""
+
+    def terms(self, state: State) -> GaussNewton | None:
+        """The Gauss–Newton terms at the state's params, where the optimizer knows them."""
         del state
         return None
 

@@ -77,6 +77,10 @@ class LBFGS(Optimizer):
             if isinstance(size, bool) or size < 1:
                 raise ValueError(f"LBFGS: {name} is {size!r}; expected an int, at least 1.")
 
+    def check_bounds(self) -> None:
+        """Raises TypeError: its memory of gradients knows nothing of bounds."""
+        raise TypeError("LBFGS takes neither bounds nor fixed; LevenbergMarquardt and the first-order optimizers do.")
+
     @property
     def needs_full_batch(self) -> bool:
         """True: what one step learns of the loss serves the next."""

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, losses
+from jaxfit import _checks, _small
 from jaxfit._problem import Batch, GaussNewton, Problem
+from jaxfit.losses import _curvature
 from jaxfit.optimizers._base import Info, Optimizer, State, flag, number
 from jaxfit.optimizers._first_order import Number
 
-_CURVED = (losses.mse, losses.binary_cross_entropy_with_logits, losses.cross_entropy, losses.poisson_nll)
 _BEND = 0.75  # the most that the path may bend in a step: Transtrum and Sethna's alpha
 
 
@@ -49,9 +49,11 @@ class Damped(NamedTuple):
 class LevenbergMarquardt(Optimizer):
     """Damped Gauss–Newton steps: the method of choice for curves of few params.
 
-    For full-batch data. The loss must be smooth, with a curvature in the prediction that is nowhere negative: `mse`,
-    `binary_cross_entropy_with_logits`, `cross_entropy` and `poisson_nll` (with `log_input`). With the squared error
-    this is least squares; with the others, Fisher scoring. Each step evaluates the model at one trial point; a trial
+    For full-batch data, under losses with a known curvature in the prediction: `mse` (least squares); `huber` and
+    `smooth_l1` (robust fits, by reweighting); `binary_cross_entropy`, `binary_cross_entropy_with_logits`,
+    `cross_entropy`, `gaussian_nll`, `multilabel_soft_margin`, `poisson_nll` and `soft_margin` (Fisher scoring). Bounds
+    are held at every step. The data are handled in blocks that fit the caches, so memory does not grow with the number
+    of samples times that of the params. Each step evaluates the model at one trial point; a trial
     where the loss does not fall, or is not finite, is rejected and the next is closer. A fit has converged where the
     promised decrease is at most `tolerance` times the loss, or where a step is at most `step_tolerance` times the
     params, in the norm of `scale` (in float32, what that precision can tell where it is more).
@@ -89,21 +91,24 @@ class LevenbergMarquardt(Optimizer):
         """True: float64 data make a float64 fit."""
         return True
 
+    @property
+    def in_blocks(self) -> bool:
+        """True: its terms are sums over the samples."""
+        return True
+
     @classmethod
     def serves(cls, loss: Any) -> bool:
         """Whether it can minimise a loss: whether that has a curvature which is known to be nowhere negative."""
-        function, options = _checks.unwrapped(loss)
-        return function in _CURVED and bool(options.get("log_input", True))
+        return _curvature.serves(loss)
 
     def check_loss(self, loss: Any) -> None:
         """Raises TypeError where a loss has no curvature that it knows."""
         if not self.serves(loss):
             function, _ = _checks.unwrapped(loss)
             name = getattr(function, "__name__", type(function).__name__)
-            known = ", ".join(known.__name__ for known in _CURVED)
             raise TypeError(
-                f"LevenbergMarquardt needs a loss whose curvature it knows ({known}); loss is {name}. "
-                "LBFGS and the first-order optimizers take any."
+                f"LevenbergMarquardt needs a loss whose curvature it knows ({', '.join(_curvature.NAMES)}); loss is "
+                f"{name}. LBFGS and the first-order optimizers take any."
             )
 
     @property
@@ -116,9 +121,9 @@ class LevenbergMarquardt(Optimizer):
         """The model is evaluated at most this often."""
         return 2_000
 
-    def curvature(self, state: State) -> jax.Array:
-        """The curvature of the loss at the state's params, [p, p]."""
-        return state.inner.terms.curvature
+    def terms(self, state: State) -> GaussNewton:
+        """The Gauss–Newton terms at the state's params."""
+        return state.inner.terms
 
     def init(self, problem: Problem, params: Any) -> State:
         """The state before the first step, which only looks at the params themselves."""
@@ -156,25 +161,36 @@ class LevenbergMarquardt(Optimizer):
         scale = jnp.maximum(now.scale, jnp.diagonal(terms.curvature))
         after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, done=now.last)
         loss = jnp.where(first, found.loss, now.terms.loss)
-        info = Info(loss, jnp.linalg.norm(jnp.where(first, found.gradient, now.terms.gradient)), now.done)
+        gradient = jnp.where(first, found.gradient, now.terms.gradient)
+        if problem.bounds is not None:
+            gradient = jnp.where(_is_held(here, gradient, _flat_bounds(problem)), 0, gradient)
+        info = Info(loss, jnp.linalg.norm(gradient), now.done)
         return State(unravel(flat), self._propose(problem, after, flat, unravel, batch)), info
 
     def _propose(self, problem: Problem, now: Damped, here: jax.Array, unravel: Any, batch: Batch) -> Damped:
         """The next trial, and what its terms promise of it."""
+        size, dtype = here.size, here.dtype
+        gradient, curvature = now.terms.gradient, now.terms.curvature
         weight = jnp.where(now.scale > 0, now.scale, 1)
+        bounds = None if problem.bounds is None else _flat_bounds(problem)
+        if bounds is not None:
+            # What a bound holds back takes no part: its row says that it does not move.
+            free = ~_is_held(here, gradient, bounds)
+            gradient = jnp.where(free, gradient, 0)
+            curvature = jnp.where(free[:, None] & free, curvature, 0)
         unit = 1 / jnp.sqrt(weight)
-        curvature = now.terms.curvature * unit[:, None] * unit + now.damping * jnp.eye(here.size, dtype=here.dtype)
-        factor = jax.scipy.linalg.cho_factor(curvature)
+        damped = curvature * unit[:, None] * unit + now.damping * jnp.eye(size, dtype=dtype)
+        solve_scaled = _small.positive_solver(damped)
 
         def solve(gradient: jax.Array) -> jax.Array:
-            return -unit * jax.scipy.linalg.cho_solve(factor, unit * gradient)
+            return -unit * solve_scaled(unit * gradient)
 
         def length(step: jax.Array) -> jax.Array:
             return jnp.linalg.norm(step / unit)
 
-        step = solve(now.terms.gradient)
-        predicted = 0.5 * step @ (now.damping * weight * step - now.terms.gradient)
-        smallest = jnp.finfo(here.dtype).eps
+        step = solve(gradient)
+        predicted = 0.5 * step @ (now.damping * weight * step - gradient)
+        smallest = jnp.finfo(dtype).eps
         last = predicted <= jnp.maximum(self.tolerance, 10 * smallest) * jnp.abs(now.terms.loss)
         last |= length(step) <= jnp.maximum(self.step_tolerance, smallest) * length(here)
         straight = jnp.asarray(True)
@@ -184,4 +200,41 @@ class LevenbergMarquardt(Optimizer):
             # finite there is nothing to follow, and nothing to hold against the step.
             straight = ~(2 * length(bend) > _BEND * length(step))
             step = step + jnp.where(straight & jnp.isfinite(length(bend)), bend, 0)
-        return now._replace(trial=here + step, predicted=predicted, straight=straight, last=last)
+        trial = here + step
+        if bounds is not None:
+            trial = _bounded(here, trial, gradient, damped / (unit[:, None] * unit), bounds)
+            step = trial - here
+            predicted = -(step @ (gradient + 0.5 * (curvature @ step)))
+        return now._replace(trial=trial, predicted=predicted, straight=straight, last=last)
+
+
+def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    assert problem.bounds is not None
+    lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
+    return lower, upper
+
+
+def _is_held(here: jax.Array, gradient: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Which params a bound holds back, a bool [p]: they lie at it, and the loss falls beyond it."""
+    lower, upper = bounds
+    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
+
+
+def _bounded(
+    here: jax.Array, trial: jax.Array, gradient: jax.Array, damped: jax.Array, bounds: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """The trial within the bounds: what left them stays at them, and the others make the best of that.
+
+    Args:
+        here: The params now, [p].
+        trial: Where an unbounded step would lead, [p].
+        gradient: The gradient, [p], 0 for params that are held.
+        damped: The damped curvature, [p, p], diagonal for params that are held.
+        bounds: The least and the largest params, [p] each.
+    """
+    inside = jnp.clip(trial, *bounds)
+    stuck = inside != trial
+    fixed = jnp.where(stuck, inside - here, 0)
+    system = jnp.where(stuck[:, None] | stuck, jnp.diag(jnp.diagonal(damped)), damped)
+    rest = _small.positive_solver(system)(jnp.where(stuck, 0, -gradient - damped @ fixed))
+    return jnp.where(jnp.any(stuck), jnp.clip(jnp.where(stuck, inside, here + rest), *bounds), trial)

@@ -1,0 +1,50 @@
+"""Small symmetric systems, written out so that XLA fuses them, and vectorises them over many fits at once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+_WRITTEN_OUT = 6  # beyond that, the program grows faster than LAPACK's call costs
+
+
+def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """The function `vector -> solution` of a symmetric positive definite system.
+
+    Args:
+        matrix: [p, p]; where it is not positive definite, solutions are NaN.
+
+    Returns:
+        A function of a vector [p].
+
+    Source: Cholesky's decomposition; Golub and Van Loan, "Matrix Computations", 4.2.
+    """
+    size = matrix.shape[0]
+    if size > _WRITTEN_OUT:
+        factor = jax.scipy.linalg.cho_factor(matrix)
+        return lambda vector: jax.scipy.linalg.cho_solve(factor, vector)
+    lower: list[list[jax.Array]] = []
+    inverse: list[jax.Array] = []  # of the diagonal: divisions are dear
+    for i in range(size):
+        row: list[jax.Array] = []
+        for j in range(i):
+            left = matrix[i, j] - sum((row[k] * lower[j][k] for k in range(j)), jnp.zeros((), matrix.dtype))
+            row.append(left * inverse[j])
+        square = matrix[i, i] - sum((entry * entry for entry in row), jnp.zeros((), matrix.dtype))
+        inverse.append(jax.lax.rsqrt(square))
+        lower.append(row)
+
+    def solve(vector: jax.Array) -> jax.Array:
+        forward: list[jax.Array] = []
+        for i in range(size):
+            left = vector[i] - sum((lower[i][k] * forward[k] for k in range(i)), jnp.zeros((), matrix.dtype))
+            forward.append(left * inverse[i])
+        backward: list[jax.Array] = [jnp.zeros((), matrix.dtype)] * size
+        for i in reversed(range(size)):
+            left = forward[i] - sum(
+                (lower[k][i] * backward[k] for k in range(i + 1, size)), jnp.zeros((), matrix.dtype)
+            )
+            backward[i] = left * inverse[i]
+        return jnp.stack(backward)
+
+    return solve

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxfit as jf
+from jaxfit import _report
 from jaxfit.optimizers import SGD, Adam
 
 X = np.linspace(-1, 1, 23, dtype=np.float32)
@@ -130,6 +131,101 @@ def test_plot_of_every_form_of_data(model, data, panels):
     figure = jf.fit(model, data, np.zeros(2, np.float32), optimizer=Adam(0.1), steps=5).plot()
     assert len(figure.axes) == panels
     assert drawn(figure).std() > 5
+
+
+def chwirut2(params, x):
+    return jnp.exp(-params[0] * x) / (params[1] + params[2] * x)
+
+
+def test_plot_of_a_second_order_curve_has_a_band_and_residuals():
+    x = np.linspace(0.5, 6, 30)
+    y = np.asarray(chwirut2([0.17, 0.005, 0.012], x)) + np.cos(40 * x)
+    fitted = jf.fit(chwirut2, (x, y), np.array([0.15, 0.008, 0.01]), sigma=np.full(30, 0.7))
+    figure = fitted.plot()
+    upper, lower = figure.axes
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["data", "fit", "95 % confidence"]
+    assert upper.containers
+    assert upper.collections
+    points = lower.containers[0].lines[0]
+    np.testing.assert_allclose(points.get_ydata(), fitted.residuals)
+    assert lower.get_xlabel() == "x"
+    assert drawn(figure).std() > 10
+
+
+def test_plot_of_many_points_has_no_error_bars():
+    x = np.linspace(0, 1, 10_000)
+    figure = jf.fit(line, (x, np.cos(99 * x)), {"slope": 0.0, "intercept": 0.0}, sigma=0.5).plot()
+    assert not figure.axes[0].containers
+    assert len(figure.axes[0].get_lines()[0].get_xdata()) == 5_000
+
+
+def test_plot_of_counts_shows_the_rate_and_not_its_logarithm():
+    x = np.arange(20.0)
+    counts = np.round(np.exp(0.1 * x + 1))
+    start = {"slope": 0.0, "intercept": 0.0}
+    figure = jf.fit(line, (x, counts), start, loss=jf.losses.poisson_nll).plot()
+    curve = figure.axes[0].get_lines()[1]
+    np.testing.assert_allclose(curve.get_ydata()[-1], counts[-1], rtol=0.2)
+
+
+@pytest.fixture(scope="module")
+def curve():
+    x = np.linspace(0.1, 3, 30)
+    model = lambda params, x: params["<scale>"] * jnp.exp(-params["rate"] * x) + params["offset"]
+    start = {"<scale>": 1.0, "rate": 1.0, "offset": 0.25}
+    data = x, 2 * np.exp(-1.5 * x) + 0.3 + 0.01 * np.cos(50 * x)
+    return jf.fit(model, data, start, bounds=({"<scale>": 0.0, "rate": 0.0, "offset": None}, np.inf))
+
+
+def test_the_report_of_a_curve_tells_errors_correlations_and_goodness(curve):
+    lines = str(curve).splitlines()
+    rows = {line.split("   ")[0].strip(): line for line in lines if line.strip()}
+    assert "±" in rows["rate"]
+    assert rows["<scale>"].endswith("[0, inf)")
+    assert rows["offset"].split()[-1] == "0.25"
+    assert "Correlations" in rows
+    assert "offset, rate   +0." in "\n".join(lines)
+    for name in ("chi squared", "sigma", "R squared", "log-likelihood", "AIC, BIC"):
+        assert name in rows
+    assert max(map(len, lines)) <= 88
+
+
+def test_html_shows_the_same_and_escapes_names(curve):
+    page = curve._repr_html_()
+    assert "&lt;scale&gt;" in page
+    assert "<scale>" not in page
+    assert page.count("<table>") == page.count("</table>") == 3
+    for text in ("standard error", "[0, inf)", "Correlations", "R squared"):
+        assert text in page
+
+
+def test_at_most_eight_correlations_are_shown():
+    x = np.linspace(0, 1, 50)
+    model = lambda params, x: jnp.polyval(params, x)
+    report = str(jf.fit(model, (x, np.cos(9 * x)), np.zeros(6)))
+    shown = report.split("Correlations\n")[1].split("\n\n")[0].splitlines()
+    assert len(shown) == 9
+    assert shown[-1].strip() == "and 6 more beyond ±0.5"
+    sizes = [abs(float(line.split()[-1])) for line in shown[:-1]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (1.23456789, 0.00123, ("1.23457", "0.00123")),
+        (9.9999, 0.1, ("10.000", "0.100")),
+        (0.0123, 5.2, ("0.0123", "5.20")),
+        (1234567.0, 123.0, ("1234567", "123")),
+        (1.5e-12, 3.21e-14, ("1.5000e-12", "3.21e-14")),
+        (0.0, 0.5, ("0.000", "0.500")),
+        (2.0, 1e-16, ("2.000000000", "1.00e-16")),
+        (1 / 3, np.inf, ("0.3333333", "inf")),
+        (1 / 3, np.nan, ("0.3333333", "nan")),
+    ],
+)
+def test_digits_of_a_value_are_those_that_its_error_leaves(value, error, shown):
+    assert _report.rounded(np.float64(value), error) == shown
 
 
 def test_plot_with_error_bars_and_with_scores_for_labels():

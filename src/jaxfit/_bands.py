@@ -11,9 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 
-def spread(
-    model: Callable, params: Any, x: Any, root: jax.Array, silent: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def spread(model: Callable, params: Any, x: Any, root: jax.Array, silent: jax.Array) -> tuple[Any, Any, Any]:
     """A prediction and how it varies with the params, by the delta method, one direction at a time.
 
     Args:
@@ -24,24 +22,29 @@ def spread(
         silent: Directions of which the data say nothing, [p, s].
 
     Returns:
-        The prediction, its variance, and where it depends on what the data do not tell: three arrays of one shape.
+        The prediction, its variance, and where it depends on what the data do not tell: pytrees of one structure.
     """
     flat, unravel = ravel_pytree(params)
     prediction, push = jax.linearize(lambda flat: model(unravel(flat), x), flat)
+    nothing = jax.tree.map(jnp.zeros_like, prediction)
 
-    def add(total: jax.Array, direction: jax.Array) -> tuple[jax.Array, None]:
-        return total + push(direction) ** 2, None
+    def add(total: Any, direction: jax.Array) -> tuple[Any, None]:
+        return jax.tree.map(lambda total, moved: total + moved**2, total, push(direction)), None
 
-    def look(seen: jax.Array, direction: jax.Array) -> tuple[jax.Array, None]:
-        def part(sums: tuple[jax.Array, jax.Array], only: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-            moved = push(only)
-            return (sums[0] + moved, sums[1] + jnp.abs(moved)), None
+    def part(sums: tuple[Any, Any], only: jax.Array) -> tuple[tuple[Any, Any], None]:
+        moved = push(only)
+        gross = jax.tree.map(lambda gross, moved: gross + jnp.abs(moved), sums[1], moved)
+        return (jax.tree.map(jnp.add, sums[0], moved), gross), None
 
-        nothing = jnp.zeros_like(prediction)
+    def look(seen: Any, direction: jax.Array) -> tuple[Any, None]:
         (net, gross), _ = jax.lax.scan(part, (nothing, nothing), jnp.diag(direction))
-        # The parts of a direction that nothing depends on cancel, but for rounding.
-        return seen | (jnp.abs(net) > jnp.sqrt(jnp.finfo(net.dtype).eps) * gross), None
+        return jax.tree.map(lambda seen, net, gross: seen | _remains(net, gross), seen, net, gross), None
 
-    variance, _ = jax.lax.scan(add, jnp.zeros_like(prediction), root.T)
-    untold, _ = jax.lax.scan(look, jnp.zeros(prediction.shape, bool), silent.T)
+    variance, _ = jax.lax.scan(add, nothing, root.T)
+    untold, _ = jax.lax.scan(look, jax.tree.map(lambda zero: zero != 0, nothing), silent.T)
     return prediction, variance, untold
+
+
+def _remains(net: jax.Array, gross: jax.Array) -> jax.Array:
+    """Where the parts of a sum cancel no better than by chance: rounding leaves some of what cancels in truth."""
+    return jnp.abs(net) > jnp.sqrt(jnp.finfo(net.dtype).eps) * gross

@@ -5,29 +5,28 @@ algorithms have, goes to `scipy.optimize.curve_fit` unchanged.
 """
 
 import collections
-import functools
-import math
+import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from jaxfit import _compile, _data, _loop, _scipy, _small, _traceable, losses
+from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _small, _traceable, losses
+from jaxfit._curve_answer import Found
+from jaxfit._curve_request import Request, UnusualError
 from jaxfit._fingerprint import fingerprint
 from jaxfit._problem import Batch, Problem
-from jaxfit._scipy import Request, Unusual
-from jaxfit._status import FitWarning
 from jaxfit._traceable import Use
 from jaxfit.optimizers import LevenbergMarquardt
 
 _DECISIONS_KEPT = 1024
 _WELL_CONDITIONED = 1e10  # of the normal equations; beyond that a covariance is computed from the Jacobian itself
 _MOST_STEPS = 2_000
+_NUMBERS, _STRUCTURE = jax.tree.flatten(LevenbergMarquardt())
 _SEED = np.zeros(2, np.uint32)  # nothing is random
 
 _decisions: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
@@ -42,7 +41,7 @@ def curve_fit(
     sigma: Any = None,
     absolute_sigma: bool = False,
     check_finite: bool | None = None,
-    bounds: Any = _scipy.UNBOUNDED,
+    bounds: Any = _curve_request.UNBOUNDED,
     method: str | None = None,
     jac: Callable | str | None = None,
     *,
@@ -75,9 +74,9 @@ def curve_fit(
         jac: As in SciPy. The names of schemes of differences change nothing for a function that JAX differentiates.
         full_output: Whether to return what the fit knows besides.
         nan_policy: "raise", "omit" or None.
-        **kwargs: Options of `scipy.optimize.leastsq` for "lm", of `least_squares` for others. `ftol` and `xtol` are the
-            optimizer's `tolerance` (1e-14 where not given, tighter than SciPy's) and `step_tolerance` (1e-12);
-            `maxfev` and `max_nfev` limit the steps. An own fit ends by these; `gtol` and `epsfcn` have no meaning in it.
+        **kwargs: Options of `scipy.optimize.leastsq` for "lm", of `least_squares` for others. `maxfev` and `max_nfev`
+            limit the steps, 2,000 where not given. `ftol`, `xtol` and `gtol` are met, but end no own fit early: it goes
+            on until it has nothing left to improve (`LevenbergMarquardt` says when), in which it is tighter than SciPy.
 
     Returns:
         popt, NumPy float64 [p]; pcov, [p, p]; with `full_output` also a dict (`nfev`, `fvec` and for "lm" `fjac`,
@@ -105,51 +104,32 @@ def curve_fit(
         >>> popt.round(6).tolist()
         [2.5, 1.3]
     """
-    try:
-        known = _meaning(f)
-        names = _scipy.parameter_names(f)
-        request = _scipy.read(
+    found = None
+    with contextlib.suppress(UnusualError):
+        known, names = _meaning(f), _curve_request.parameter_names(f)
+        request = _curve_request.read(
             names, xdata, ydata, p0, sigma, check_finite, bounds, method, jac, nan_policy, kwargs
         )
-        found = _run(f, known, request)
-    except Unusual:
-        import scipy.optimize
+        found = _run(f, known, request, names)
+    if found is not None:
+        covariance = _curve_answer.covariance(found, absolute_sigma)
+        return (found.params, covariance, *_curve_answer.details(found)) if full_output else (found.params, covariance)
+    import scipy.optimize
 
-        with jax.enable_x64(True):  # a function of JAX in float32 would leave SciPy's differences nothing to see
-            return scipy.optimize.curve_fit(
-                f, xdata, ydata, p0, sigma, absolute_sigma, check_finite, bounds, method, jac,
-                full_output=full_output, nan_policy=nan_policy, **kwargs,
-            )  # fmt: skip
-    covariance = _covariance(found, absolute_sigma, names)
-    return (found.params, covariance, *_details(found)) if full_output else (found.params, covariance)
-
-
-class _Found(NamedTuple):
-    """An own fit that has converged.
-
-    Attributes:
-        params: Where it ended, [p].
-        chi_squared: The sum of the squared residuals in units of sigma.
-        inverse: The inverse of J'J of these residuals, [p, p]; NaN where it is too close to singular.
-        steps: How often the function was evaluated.
-        request: What was asked for.
-        look: The function `params -> (residuals [m], J [m, p])`.
-    """
-
-    params: np.ndarray
-    chi_squared: float
-    inverse: np.ndarray
-    steps: int
-    request: Request
-    look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    with jax.enable_x64(True):  # a function of JAX in float32 would leave SciPy's differences nothing to see
+        return scipy.optimize.curve_fit(
+            f, xdata, ydata, p0, sigma, absolute_sigma, check_finite, bounds, method, jac,
+            full_output=full_output, nan_policy=nan_policy, **kwargs,
+        )  # fmt: skip
 
 
 def _meaning(f: Callable) -> tuple[Hashable, Use]:
-    """What a function computes, as a key, and what it is made of; raises Unusual where it should not be traced."""
+    """What a function computes, as a key, and what it is made of; raises UnusualError where it should not be traced."""
     meaning = fingerprint(f)
-    made_of = _kept(meaning, lambda: _traceable.use(f))
+    # A function whose key never comes again would be compiled at every call.
+    made_of = _kept(meaning, lambda: _traceable.use(f) if fingerprint(f) == meaning else Use.HOST)
     if made_of is Use.HOST:
-        raise Unusual
+        raise UnusualError
     return meaning, made_of
 
 
@@ -167,15 +147,15 @@ def _kept(key: Hashable, decide: Callable[[], Any]) -> Any:
     return decision
 
 
-def _run(f: Callable, known: tuple[Hashable, Use], request: Request) -> _Found:
-    """Fits; raises Unusual where SciPy has to."""
+def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tuple[str, ...]) -> Found:
+    """Fits; raises UnusualError where SciPy has to."""
     meaning, made_of = known
     size = request.start.size
     leaves, tree = jax.tree.flatten(request.x)
     key = (meaning, size, request.y.shape, tree, tuple([(leaf.shape, leaf.dtype) for leaf in leaves]))
     points = _kept(("points", key), lambda: _points(f, made_of, request))
     if points < size:
-        raise Unusual
+        raise UnusualError
     if request.y.shape != (points,):
         sigma = None if request.sigma is None else np.broadcast_to(request.sigma, (points,)).copy()
         request = request._replace(y=np.broadcast_to(request.y, (points,)).copy(), sigma=sigma)
@@ -189,11 +169,11 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request) -> _Found:
         return jax.scipy.linalg.solve_triangular(factor, predict(params, x) - y, lower=True)
 
     def fit(numbers: list[Any], start: Any, bounds: Any, batch: Batch, span: _loop.Span) -> jax.Array:
-        optimizer: LevenbergMarquardt = structure.unflatten(numbers)
+        optimizer: LevenbergMarquardt = _STRUCTURE.unflatten(numbers)
         problem = Problem(model, losses.mse, bounds=bounds)
         state = optimizer.init(problem, start)
         end = _loop.run(
-            optimizer, problem, _data.Whole(batch), state, random.wrap_key_data(_SEED), span,
+            optimizer, problem, _data.Whole(batch), state, random.wrap_key_data(jnp.asarray(_SEED)), span,
             capacity=capacity, careful=True,
         )  # fmt: skip
         terms = optimizer.terms(end.state)
@@ -213,28 +193,18 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request) -> _Found:
             return np.array(found[0]), np.array(found[1])
 
     capacity = 1 << steps.bit_length()
-    numbers, structure = _optimizer(request.tolerance, request.step_tolerance)
     if request.whitening is None:
         model, batch = predict, Batch(request.x, request.y, request.sigma)
     else:
         model, batch = whitened, Batch((request.x, request.y, request.whitening), np.zeros(points))
     with jax.enable_x64(True):
         span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
-        arguments = numbers, request.start, request.bounds, batch, span
-        found = np.asarray(_compile.call(fit, ("curve_fit", key, capacity, structure), *arguments, small=True)[0])
+        arguments = _NUMBERS, request.start, request.bounds, batch, span
+        found = np.asarray(_compile.call(fit, ("curve_fit", key, capacity), *arguments, small=True)[0])
     if not found[2]:
-        raise Unusual  # not converged: SciPy may know better, and says it in its own words if not
+        raise UnusualError  # not converged: SciPy may know better, and says it in its own words if not
     params, inverse = found[3 : 3 + size].copy(), found[3 + size :].reshape(size, size)
-    return _Found(params, float(found[0]) * points, inverse, int(found[1]), request, look)
-
-
-@functools.lru_cache(maxsize=64)
-def _optimizer(tolerance: float | None, step_tolerance: float | None) -> tuple[list[Any], Any]:
-    """Who minimises, as leaves and structure."""
-    default = LevenbergMarquardt()
-    tolerance = default.tolerance if tolerance is None else float(tolerance)
-    step_tolerance = default.step_tolerance if step_tolerance is None else float(step_tolerance)
-    return jax.tree.flatten(LevenbergMarquardt(tolerance, step_tolerance))
+    return Found(params, float(found[0]) * points, inverse, int(found[1]), request, names, look)
 
 
 def _points(f: Callable, made_of: Use, request: Request) -> int:
@@ -255,34 +225,6 @@ def _points(f: Callable, made_of: Use, request: Request) -> int:
     return shape[0]
 
 
-def _covariance(found: _Found, absolute: bool, names: tuple[str, ...]) -> np.ndarray:
-    """The covariance of the params, [p, p], by SciPy's rules; warns where it is not determined."""
-    size = found.params.size
-    freedom = found.request.y.size - size
-    covariance = found.inverse
-    if math.isnan(covariance[0, 0]):
-        covariance, lost = _pseudo_inverse(found.look(found.params)[1])
-        if lost.any():
-            named = _undetermined(found, lost, names)
-            if found.request.method == "lm":
-                _warn(named)
-                return np.full((size, size), np.inf)
-            warnings.warn(f"{named} Their covariance is that of the pseudo-inverse.", FitWarning, stacklevel=3)
-    if absolute:
-        return covariance.copy()  # what comes from JAX is read-only
-    if freedom == 0:
-        _warn("There are as many parameters as data.")
-        return np.full((size, size), np.inf)
-    return covariance * (found.chi_squared / freedom)
-
-
-def _warn(reason: str) -> None:
-    from scipy.optimize import OptimizeWarning
-
-    message = f"Covariance of the parameters could not be estimated. {reason}"
-    warnings.warn(message, OptimizeWarning, stacklevel=4)
-
-
 def _inverse(normal: jax.Array) -> jax.Array:
     """The inverse of J'J, [p, p]; NaN where rounding in it would show."""
     unit = 1 / jnp.sqrt(jnp.diagonal(normal))
@@ -291,50 +233,3 @@ def _inverse(normal: jax.Array) -> jax.Array:
     # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
     good = jnp.trace(inverse) < _WELL_CONDITIONED
     return jnp.where(good, (inverse + inverse.T) / 2 * unit[:, None] * unit, jnp.nan)
-
-
-def _pseudo_inverse(jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of J'J by the singular values of J, and which params it says nothing of, a bool [p]."""
-    length = np.linalg.norm(jacobian, axis=0)
-    unit = 1 / np.where(length > 0, length, 1)
-    _, values, rows = np.linalg.svd(jacobian * unit, full_matrices=False)
-    rounding = np.finfo(float).eps * max(jacobian.shape)
-    small = values <= rounding * values[0]
-    lost = (length == 0) | (np.abs(rows[small]) > 1e-4).any(axis=0)
-    if lost.any():  # for SciPy's pseudo-inverse, in the units of the params
-        unit = np.ones(len(length))
-        _, values, rows = np.linalg.svd(jacobian, full_matrices=False)
-        small = values <= rounding * values[0]
-    root = unit[:, None] * rows[~small].T / values[~small]
-    return root @ root.T, lost
-
-
-def _undetermined(found: _Found, lost: np.ndarray, names: tuple[str, ...]) -> str:
-    """A sentence about the params that the data do not determine."""
-    names = tuple(names) if len(names) >= lost.size else tuple(f"p[{index}]" for index in range(lost.size))
-    _, jacobian = found.look(found.request.start)
-    still = lost & ~jacobian.any(axis=0)
-    sentence = f"The data do not determine {_listed(names, lost)}."
-    if still.any():
-        sentence += f" At the starting values nothing depends on {_listed(names, still)}: try another p0."
-    return sentence
-
-
-def _listed(names: tuple[str, ...], chosen: np.ndarray) -> str:
-    return ", ".join(name for name, named in zip(names, chosen, strict=False) if named)
-
-
-def _details(found: _Found) -> tuple[dict[str, Any], str, int]:
-    """SciPy's further output: a dict, a sentence and a number."""
-    residuals, jacobian = found.look(found.params)
-    details: dict[str, Any] = {"nfev": found.steps, "fvec": residuals}
-    sentence = f"Converged: after {found.steps} evaluations there was nothing left to improve."
-    if found.request.method != "lm":
-        return details, sentence, 2
-    import scipy.linalg
-
-    orthogonal, triangular, order = scipy.linalg.qr(jacobian, mode="economic", pivoting=True)
-    factor = np.zeros(jacobian.T.shape)
-    factor[:, : len(order)] = triangular.T
-    details |= {"fjac": factor, "ipvt": order, "qtf": orthogonal.T @ residuals}
-    return details, sentence, 1

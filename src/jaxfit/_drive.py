@@ -75,7 +75,24 @@ def _gradient_failure(loss: float, step: int) -> str:
 
 
 def in_memory(task: Task, steps: int) -> Ended:
-    """Runs a fit whose batches the program itself deals."""
+    """Runs a fit whose batches the program itself deals; twice where the first end asks for it."""
+    limit = task.optimizer.first_steps
+    first = _once(task, steps if limit is None else min(steps, limit))
+    if limit is None or first.failure is not None or not (first.converged or steps > limit):
+        return first
+    careful = task.optimizer.second_try(first.state, first.converged, held(task, first.state))
+    if careful is None:
+        return first
+    second = _once(task._replace(optimizer=careful), steps)
+    better = second.failure is None and (second.loss < first.loss or not first.converged)
+    chosen = second if better else first
+    return chosen._replace(
+        compile_seconds=first.compile_seconds + second.compile_seconds,
+        run_seconds=first.run_seconds + second.run_seconds,
+    )
+
+
+def _once(task: Task, steps: int) -> Ended:
     started = time.perf_counter()
     capacity = _room(steps + 1)
     per_epoch = task.steps_per_epoch
@@ -114,6 +131,17 @@ def in_memory(task: Task, steps: int) -> Ended:
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - started - compile_seconds,
     )
+
+
+def held(task: Task, state: State) -> np.ndarray | None:
+    """Which params a bound holds back at a second-order optimizer's end, a bool [p]; None where there are no bounds."""
+    terms = task.optimizer.terms(state)
+    if task.bounds is None or terms is None:
+        return None
+    trees = (state.params, *task.bounds)
+    here, lower, upper = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees)
+    gradient = np.asarray(terms.gradient)
+    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
 
 
 def _is_finite(params: Any) -> bool:

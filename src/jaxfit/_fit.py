@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, losses
+from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, _traced, losses
 from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence
 from jaxfit._problem import Problem
@@ -119,7 +119,8 @@ def fit(
     chosen.check_loss(loss)
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
-    start = _inputs.params(params, data, widen=chosen.is_second_order)
+    traced = _traced.is_traced(data if kind == "arrays" else None, params, sigma, weights, bounds, chosen, key, model, loss)
+    start = _inputs.params(params, data, widen=chosen.is_second_order, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
     limits = _limits.bounds(bounds, getattr(model, "bounds", None), stays, start.tree)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
@@ -150,6 +151,8 @@ def fit(
             key_kind=key_kind,
             meaning=meaning,
         )
+        if traced:
+            return _traced.fit(task, _steps(task, steps, epochs), absolute_sigma)
         if chosen.in_blocks:
             task = _program.in_blocks(task)
         if kind == "stream":
@@ -235,27 +238,14 @@ def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence
     if terms is None or task.data is None:
         return None
     loss, data = task.problem.loss, task.data
-    observations = _program.observations(task)
-    total = observations
-    if data.weights is not None:
-        weights = np.asarray(data.weights)
-        total = float(weights.sum()) * observations / len(weights)
-        observations = observations * int((weights > 0).sum()) // len(weights)
-    if task.problem.sums:
-        total = 1  # the loss is the sum already, not a mean
+    total, observations = _program.observations(task)
+    total = float(total)
     return Evidence(
         np.asarray(terms.curvature) * total,
-        observations,
+        int(observations),
         ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None,
         absolute_sigma,
-        held=_held(ended.state.params, np.asarray(terms.gradient), task.bounds),
+        held=_drive.held(task, ended.state),
         loss_sum=ended.loss * total,
     )
 
-
-def _held(params: Any, gradient: np.ndarray, bounds: Any) -> np.ndarray | None:
-    """Which params a bound holds back, a bool [p]; None where there are no bounds."""
-    if bounds is None:
-        return None
-    here, lower, upper = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (params, *bounds))
-    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))

@@ -1,7 +1,7 @@
 """How well a fit describes its data: residuals, chi squared, R squared, likelihood, information criteria."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from jaxfit._inference import Evidence
     from jaxfit._problem import Batch
     from jaxfit.optimizers import Optimizer
+
+
+# Those of jaxfit.losses that are a negative log-likelihood, up to a constant.
+_LIKELIHOODS = (
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "gaussian_nll",
+    "poisson_nll",
+    "soft_margin",
+)
 
 
 class Goodness:
@@ -50,7 +61,7 @@ class Goodness:
         def predict(self, x: Any) -> Any: ...
 
     @property
-    def residuals(self) -> np.ndarray:
+    def residuals(self) -> Any:
         """Observation less prediction, `y - model(params, x)`, in the units of y, of y's shape, NumPy.
 
         Raises:
@@ -59,11 +70,11 @@ class Goodness:
         if self._batch is None:
             raise ValueError("residuals are those of data in memory; this fit saw samples or a stream of batches.")
         prediction, y = self.predict(self._batch.x), self._batch.y
-        shapes = [getattr(array, "shape", None) for array in (prediction, y)]
-        if shapes[0] is None or shapes[0] != shapes[1]:
+        forms = [(jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]) for tree in (prediction, y)]
+        if forms[0] != forms[1]:
             came = " and ".join(map(_checks.describe_tree, (prediction, y)))
             raise ValueError(f"residuals need a prediction and a y of one shape; they are {came}.")
-        return np.asarray(y) - np.asarray(prediction)
+        return jax.tree.map(lambda y, prediction: np.asarray(y) - np.asarray(prediction), y, prediction)
 
     @property
     def chi_squared(self) -> float:
@@ -72,8 +83,7 @@ class Goodness:
         Raises:
             ValueError: The optimizer was not a second-order one, or the loss is not the squared error.
         """
-        self._squared_error("chi_squared")
-        return float(self._known("chi_squared").minimum)
+        return self._sum_of_squares("chi_squared")
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -94,7 +104,7 @@ class Goodness:
             ValueError: The optimizer was not a second-order one, the loss is not the squared error, or there are not
                 more observations than free params.
         """
-        return self.chi_squared / self._freedom("reduced_chi_squared")
+        return self._sum_of_squares("reduced_chi_squared") / self._freedom("reduced_chi_squared")
 
     @property
     def r_squared(self) -> float:
@@ -108,14 +118,14 @@ class Goodness:
 
         Source: Willett and Singer (1988), "Another cautionary note about R squared: its use in weighted least-squares".
         """
-        chi_squared, total = self.chi_squared, self._scatter()
+        chi_squared, total = self._sum_of_squares("r_squared"), self._scatter()
         return 1 - chi_squared / total if total else float("nan")
 
     @property
     def adjusted_r_squared(self) -> float:
         """R squared less what free params gain by chance, `1 - (1 - r_squared) * (n - m) / (n - p)`.
 
-        Here m is the number of means that R squared compares with: the columns of y, 1 for most.
+        Here m is the number of means that R squared compares with: the columns of y, for most fits 1.
 
         Raises:
             ValueError: The optimizer was not a second-order one, the loss is not the squared error, or there are not
@@ -125,7 +135,7 @@ class Goodness:
         """
         freedom, batch = self._freedom("adjusted_r_squared"), self._batch
         assert batch is not None
-        means = int(np.prod(batch.y.shape[1:]))
+        means = sum((2 if np.iscomplexobj(leaf) else 1) * leaf[0].size for leaf in jax.tree.leaves(batch.y))
         return 1 - (1 - self.r_squared) * (self._known("").observations - means) / freedom
 
     @property
@@ -139,13 +149,23 @@ class Goodness:
           `poisson_nll` leaves out `log(y!)`.
 
         Raises:
-            ValueError: The optimizer was not a second-order one.
+            ValueError: The optimizer was not a second-order one, or the loss is neither of these, as `huber` is not.
         """
         evidence = self._known("log_likelihood")
         if evidence.chi_squared is None:
+            if not self._is_likelihood:
+                raise ValueError(
+                    f"the loss of this fit, {self._loss_name}, is no negative log-likelihood, and so it has neither "
+                    "log_likelihood, aic nor bic."
+                )
             return evidence.log_likelihood()
-        precision = self._precision()
-        return evidence.log_likelihood(float(np.log(precision[precision > 0]).sum()))
+        batch = self._batch
+        assert batch is not None
+        total = 0.0
+        for y, precision in self._precisions():
+            parts = 2 if np.iscomplexobj(y) else 1  # each with this precision
+            total += parts * float(np.log(precision[precision > 0]).sum())
+        return evidence.log_likelihood(total)
 
     @property
     def aic(self) -> float:
@@ -194,17 +214,27 @@ class Goodness:
             )
         return self.evidence
 
-    def _squared_error(self, what: str) -> None:
-        """Raises ValueError where the loss is not the squared error."""
-        if self._known(what).chi_squared is None:
-            name = getattr(_checks.unwrapped(self.loss_function)[0], "__name__", "another")
+    def _sum_of_squares(self, what: str) -> float:
+        """Chi squared; ValueError where the loss is not the squared error."""
+        chi_squared = self._known(what).chi_squared
+        if chi_squared is None:
             raise ValueError(
-                f"{what} belongs to squared errors, loss=jaxfit.losses.mse; the loss of this fit is {name}."
+                f"{what} belongs to squared errors, loss=jaxfit.losses.mse; the loss of this fit is {self._loss_name}."
             )
+        return float(chi_squared)
+
+    @property
+    def _loss_name(self) -> str:
+        return getattr(_checks.unwrapped(self.loss_function)[0], "__name__", "another")
+
+    @property
+    def _is_likelihood(self) -> bool:
+        module = getattr(_checks.unwrapped(self.loss_function)[0], "__module__", "")
+        return module.startswith("jaxfit.losses") and self._loss_name in _LIKELIHOODS
 
     def _freedom(self, what: str) -> int:
         """The degrees of freedom of a fit of squared errors; ValueError where there are none."""
-        self._squared_error(what)
+        self._sum_of_squares(what)
         evidence = self._known(what)
         if evidence.degrees_of_freedom <= 0:
             raise ValueError(
@@ -213,29 +243,32 @@ class Goodness:
             )
         return evidence.degrees_of_freedom
 
-    def _precision(self) -> np.ndarray:
-        """What each squared residual counts in chi squared: w, of y's shape."""
+    def _precisions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each array of y, with what its squared residuals count in chi squared: w, of the same shape."""
         batch = self._batch
         assert batch is not None  # a fit with evidence had its data at hand
-        precision = np.ones(batch.y.shape)
-        if batch.sigma is not None:
-            precision /= np.asarray(batch.sigma, float) ** 2
-        if batch.weights is not None:
-            precision *= np.asarray(batch.weights, float).reshape(-1, *[1] * (precision.ndim - 1))
         options = _checks.unwrapped(self.loss_function)[1]
-        if options.get("weight") is not None:  # the loss's own; its mean is over their sum
-            weight = np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
-            precision *= weight if options.get("reduction") == "sum" else weight / weight.mean()
-        return precision
+        leaves = jax.tree.leaves(batch.y)
+        sigmas = jax.tree.leaves(batch.sigma)
+        sigmas = sigmas * len(leaves) if len(sigmas) == 1 else sigmas or [1.0] * len(leaves)
+        for leaf, sigma in zip(leaves, sigmas, strict=True):
+            y = np.asarray(leaf)
+            precision = np.ones(y.shape) / np.asarray(sigma, float) ** 2
+            if batch.weights is not None:
+                precision *= np.asarray(batch.weights, float).reshape(-1, *[1] * (precision.ndim - 1))
+            if options.get("weight") is not None:  # the loss's own; its mean is over their sum
+                weight = np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
+                precision *= weight if options.get("reduction") == "sum" else weight / weight.mean()
+            yield y, precision
 
     def _scatter(self) -> float:
         """The chi squared of the mean of y, for each of its columns."""
-        batch, precision = self._batch, self._precision()
-        assert batch is not None
-        y = np.asarray(batch.y, float)
-        counts = precision.sum(axis=0)
-        mean = np.divide((precision * y).sum(axis=0), counts, where=counts > 0, out=np.zeros_like(counts))
-        return float((precision * (y - mean) ** 2).sum())
+        total = 0.0
+        for y, precision in self._precisions():
+            counts = precision.sum(axis=0)
+            mean = (precision * y).sum(axis=0) / np.where(counts > 0, counts, 1)
+            total += float((precision * np.abs(y - mean) ** 2).sum())
+        return total
 
 
 def leaves_in_a_row(tree: Any) -> np.ndarray:

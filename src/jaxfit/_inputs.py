@@ -27,7 +27,7 @@ class Params(NamedTuple):
     wide: bool
 
 
-def params(given: Any, data: Any, widen: bool = False) -> Params:
+def params(given: Any, data: Any, widen: bool = False, traced: bool = False) -> Params:
     """Starting values as arrays of the fit's precision.
 
     float64 params make a float64 fit. Python floats have no precision of their own and take that of the data.
@@ -36,6 +36,7 @@ def params(given: Any, data: Any, widen: bool = False) -> Params:
         given: What the user said.
         data: The data, whose precision counts.
         widen: Whether float64 data make a float64 fit of float32 params too.
+        traced: Whether the fit is part of a function that JAX transforms.
 
     Raises:
         TypeError: There are none, or some are not floats.
@@ -52,12 +53,14 @@ def params(given: Any, data: Any, widen: bool = False) -> Params:
     leaves = [_param(_path("params", path), leaf) for path, leaf in entries]
     typed = [leaf.dtype == np.float64 for leaf in leaves if leaf is not None]
     double = any(typed) or ((widen or not typed) and _holds_float64(data))
+    if traced and not _compile.setting("jax_enable_x64"):
+        double = False  # a trace has the precision that it began with
     wide = double and not _compile.setting("jax_enable_x64")
     for index, (path, leaf) in enumerate(entries):
         if leaves[index] is None:
             leaves[index] = np.asarray(leaf, np.float64 if double else np.float32)
-        elif widen and double:
-            leaves[index] = np.asarray(leaves[index], np.float64)
+        elif widen and double and leaves[index].dtype != np.float64:
+            leaves[index] = (jnp if isinstance(leaf, jax.Array) else np).asarray(leaves[index], np.float64)
         if leaves[index].dtype == np.float64 and not double and not _compile.setting("jax_enable_x64"):
             leaves[index] = leaves[index].astype(np.float32)
         _check_finite(_path("params", path), leaves[index])
@@ -68,7 +71,6 @@ def _param(name: str, leaf: Any) -> Any:
     """A param as an array; None for a Python float, which takes the precision of the rest."""
     if isinstance(leaf, float) and not isinstance(leaf, np.floating):
         return None
-    _check_untraced(name, leaf)
     if _checks.is_number(leaf) and isinstance(leaf, int):
         raise TypeError(f"{name} is the integer {leaf}; only floats have a gradient: write {leaf}.0.")
     if not isinstance(leaf, (np.ndarray, np.generic, jax.Array)):
@@ -158,7 +160,6 @@ def _gathered(part: Any) -> Any:
 
 def _array(name: str, leaf: Any, wide: bool) -> Any:
     """An array of the precision that the fit runs in."""
-    _check_untraced(name, leaf)
     if isinstance(leaf, jax.Array):
         return leaf
     try:
@@ -178,13 +179,8 @@ def _array(name: str, leaf: Any, wide: bool) -> Any:
         return array.astype(narrow)
 
 
-def _check_untraced(name: str, leaf: Any) -> None:
-    if isinstance(leaf, Tracer):
-        raise TypeError(f"{name} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
-
-
 def _check_finite(name: str, array: Any) -> None:
-    if not jnp.issubdtype(array.dtype, np.inexact):
+    if isinstance(array, Tracer) or not jnp.issubdtype(array.dtype, np.inexact):
         return
     far = isinstance(array, jax.Array) and any(device.platform != "cpu" for device in array.devices())
     if far and bool(jnp.isfinite(array).all()):  # checked where it lies: only bad data are fetched
@@ -240,6 +236,8 @@ def spread(name: str, given: Any, batch: Batch, wide: bool, *, rows_only: bool) 
     if array.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise ValueError(f"{name} has shape {array.shape} and y has {y.shape}; expected {expected}.")
+    if isinstance(array, Tracer):
+        return array
     _check_finite(name, array)
     least = np.asarray(array).min()
     if least < 0 or (least == 0 and not rows_only):
@@ -259,11 +257,11 @@ def seed(key: Any) -> tuple[Any, str]:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         number = int(key) % (1 << 64)  # as jax.random.key does it for numbers of at most 32 bits
         return np.array([number >> 32, number & 0xFFFFFFFF], np.uint32), "threefry2x32"
-    _check_untraced("key", key)
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
+        data = jax.random.key_data(key)
+        return data if isinstance(data, Tracer) else np.asarray(data), str(jax.random.key_impl(key))
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.shape == (2,):
-        return np.asarray(key), "threefry2x32"
+        return key if isinstance(key, Tracer) else np.asarray(key), "threefry2x32"
     raise TypeError(f"key is {_checks.describe(key)}; expected an int or a single JAX key such as jax.random.key(0).")
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxfit import _checks
 
@@ -42,11 +44,14 @@ def bounds(given: Any, default: Any, fixed: Any, params: Any) -> tuple[Any, Any]
             ]
         )
     for (path, leaf), lower, upper, stay in zip(entries, *sides, stays, strict=True):
-        start = np.asarray(leaf)
-        _check_order(path, start, lower, upper, stay)
-        lower[stay], upper[stay] = start[stay], start[stay]
-    if not any(np.isfinite(array).any() for array in (*sides[0], *sides[1])):
+        if not any(isinstance(array, Tracer) for array in (leaf, lower, upper)):
+            _check_order(path, np.asarray(leaf), lower, upper, stay)
+    if fixed is None and not any(isinstance(a, Tracer) or np.isfinite(a).any() for a in (*sides[0], *sides[1])):
         return None
+    for side in sides:  # what stays has no room on either side
+        for index, ((_, leaf), stay) in enumerate(zip(entries, stays, strict=True)):
+            if stay.any():
+                side[index] = (jnp if isinstance(leaf, jax.Array) else np).where(stay, leaf, side[index])
     return tree.unflatten(sides[0]), tree.unflatten(sides[1])
 
 
@@ -101,11 +106,13 @@ def _found(given: Any, path: Any) -> Any:
     return given
 
 
-def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> np.ndarray:
+def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
     found = _found(given, path)
     name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
     if isinstance(found, dict):
         raise ValueError(f"bounds: the {what} of {name} is {_checks.describe_tree(found)}; {_EXPECTED}.")
+    if isinstance(found, Tracer):
+        return jnp.broadcast_to(found, leaf.shape).astype(leaf.dtype)
     default = np.broadcast_to(np.asarray(default, float), leaf.shape)
     try:
         array = np.asarray(found, float)  # None becomes NaN: no bound, as nothing said

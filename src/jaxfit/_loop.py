@@ -78,7 +78,7 @@ def run(
         key: The key of the whole fit, the same for all chunks.
         span: Which steps.
         capacity: Rows of the history; at least `span.rows - span.start`.
-        record: What a row holds: "loss", "gradient_norm", "params".
+        record: What a row holds: "loss", "gradient_norm", "params"; nothing for a loop without a history.
         evaluate: Asked once at the end of every epoch, `params -> {name: scalar}`.
         epoch_capacity: Rows of the epochs' history.
         careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
@@ -90,7 +90,7 @@ def run(
     span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
     length = source.steps_per_round
     stream = random.fold_in(key, _STEP_STREAM)
-    record = (*record, "gradient_norm") if careful and "gradient_norm" not in record else record
+    record = (*record, "gradient_norm") if careful and record and "gradient_norm" not in record else record
 
     def advance(now: Progress, batch: Batch) -> Progress:
         after, info = optimizer.step(problem, now.state, batch, random.fold_in(stream, now.step))
@@ -103,7 +103,7 @@ def run(
             # A step that starts from what is not finite, or from the last row, is not taken.
             state=jax.tree.map(lambda new, old: jnp.where(going, new, old), after, now.state),
             running=going,
-            converged=now.converged,
+            converged=now.converged if record else sound & info.converged,
             history=_write(now.history, now.step - span.start, row),
             epochs=now.epochs,
         )
@@ -144,6 +144,8 @@ def run(
     else:
         one_more = functools.partial(a_round, length)
         now = lax.while_loop(lambda now: now.running & (now.step < span.rows), one_more, now)
+    if not record:
+        return now
     last = now.step - 1
     # What stopped before its last row, and not at NaN, had converged: seen here once, not carried through all steps.
     stopped = ~now.running & (last < span.stop) & (last >= span.start)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.core import Tracer
 
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
@@ -101,8 +100,6 @@ def check_together(kind: str, optimizer: Optimizer, given: dict[str, Any]) -> No
         raise ValueError(f"metrics are computed after every epoch, on data that are in memory: {way_out}.")
     if validation is not None and not isinstance(validation, tuple):
         raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(optimizer)):
-        raise TypeError(f"{optimizer!r} is traced; fit runs a whole fit and cannot be called under jit, vmap or grad.")
     if optimizer.needs_full_batch and (kind != "arrays" or given["batch_size"] is not None):
         raise ValueError(
             f"{type(optimizer).__name__} compares the loss of one step with that of the next, so it needs all "

@@ -99,6 +99,20 @@ def whole(
     return _call(task, task.data, program, kind, *arguments)
 
 
+def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
+    """Runs a fit without a history, inside whatever program is being traced."""
+    key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
+    problem = task.problem._replace(bounds=task.bounds)
+    state = task.optimizer.init(problem, params)
+    source = _source(task, task.data, key)
+    careful = task.optimizer.needs_full_batch
+    # A second-order optimizer has seen its last params; a row more tells whether it had converged there.
+    span = _loop.Span(0, steps, steps + bool(task.optimizer.default_steps))
+    return _loop.run(
+        task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful
+    )
+
+
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
     """The optimizer's state before the first step of a fit whose batches come from outside."""
 
@@ -151,15 +165,21 @@ def in_blocks(task: Task) -> Task:
     return task._replace(problem=task.problem._replace(block=size)) if bool(alone) else task
 
 
-def observations(task: Task) -> int:
-    """How many losses the samples have."""
-    assert task.data is not None
+def observations(task: Task) -> tuple[Any, Any]:
+    """By what the loss is multiplied to be the sum of the losses of all samples, and how many these are."""
+    data = task.data
+    assert data is not None
 
     def losses(params: Any, batch: Batch) -> Any:
         pair = task.problem.compared(task.problem.model(params, batch.x), batch)
         return task.problem.loss(*pair, reduction="none")
 
-    return jax.eval_shape(losses, task.params, task.data).size
+    size = jax.eval_shape(losses, task.params, data).size
+    total, count = size, size
+    if data.weights is not None:
+        rows = data.weights.shape[0]
+        total, count = data.weights.sum() * (size / rows), (data.weights > 0).sum() * (size // rows)
+    return (1 if task.problem.sums else total), count
 
 
 def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *arguments: Any) -> tuple[Any, float]:

@@ -140,7 +140,7 @@ def rounded(value: Any, error: float) -> tuple[str, str]:
     shown = f"{value:#.{digits}g}".rstrip(".")
     if "e" in shown or exponents[1] < -6:
         return shown, f"{error:#.3g}".rstrip(".")
-    return shown, f"{error:.{max(2 - exponents[1], 0)}f}"
+    return f"{value:.{max(digits - 1 - exponents[0], 0)}f}", f"{error:.{max(2 - exponents[1], 0)}f}"
 
 
 def _range(lower: float, upper: float) -> str:
@@ -202,6 +202,8 @@ def _goodness(result: "FitResult") -> list[tuple[str, ...]]:
             return rows  # curves through all their points: nothing is left to judge them by
         if np.isfinite(result.r_squared):
             rows.append(("R squared", f"{_share(result.r_squared)}, adjusted {_share(result.adjusted_r_squared)}"))
+    elif not result._is_likelihood:
+        return [("sigma", f"as it was given, or 1: {result._loss_name} finds none in the residuals")]
     if np.isfinite(result.log_likelihood):
         rows.append(("log-likelihood", f"{result.log_likelihood:.6g}"))
         rows.append(("AIC, BIC", f"{result.aic:.6g}, {result.bic:.6g}"))

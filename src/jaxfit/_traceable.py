@@ -67,7 +67,7 @@ class Use(enum.Enum):
     JAX = "functions of JAX"
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The function may do what tracing must not do."""
 
 
@@ -99,7 +99,7 @@ def use(function: Callable) -> Use:
         for container in look.containers:
             if look.names & _CHANGES & set(dir(container)):
                 return Use.HOST
-    except (_Refused, RecursionError):
+    except (_RefusedError, RecursionError):
         return Use.HOST
     return Use.JAX if look.jax else Use.PLAIN
 
@@ -114,8 +114,8 @@ class _Look:
         self.jax = False
 
     def at(self, value: Any) -> None:
-        """Looks at one value; raises _Refused where it is not known to be harmless."""
-        if isinstance(value, _PLAIN) and not isinstance(value, enum.Enum):
+        """Looks at one value; raises _RefusedError where it is not known to be harmless."""
+        if isinstance(value, _PLAIN):
             return
         if id(value) in self.seen:
             return
@@ -152,10 +152,10 @@ class _Look:
             self.jax = True
             return self.at(getattr(function, "__wrapped__", None))
         if function.__code__.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-            raise _Refused
+            raise _RefusedError
         found = _read(function.__code__)
         if not found.harmless:
-            raise _Refused
+            raise _RefusedError
         self.names |= found.names
         self.all(function.__defaults__ or ())
         self.all((function.__kwdefaults__ or {}).values())
@@ -165,10 +165,10 @@ class _Look:
     def _at_method(self, owner: Any, function: Any) -> None:
         """A method, and what of its object it may use."""
         if isinstance(owner, (type, types.ModuleType)) or not isinstance(function, types.FunctionType):
-            raise _Refused
+            raise _RefusedError
         kind = type(owner)
         if any(name in vars(base) for base in kind.__mro__[:-1] for name in ("__getattr__", "__getattribute__")):
-            raise _Refused
+            raise _RefusedError
         self.at(function)
         names: set[str] = set()
         while names != self.names:  # a method may lead to further names
@@ -189,7 +189,7 @@ class _Look:
         """An object that is called, of a class written in Python."""
         call = inspect.getattr_static(type(value), "__call__", None)
         if isinstance(value, type) or not isinstance(call, types.FunctionType):
-            raise _Refused
+            raise _RefusedError
         self._at_method(value, call)
 
 
@@ -198,19 +198,19 @@ def _root(module: Any) -> str:
 
 
 def _scope(function: types.FunctionType, closure: dict[str, Any], free: bool, name: str) -> Any:
-    """What a name means in a function; raises _Refused where it means nothing yet."""
+    """What a name means in a function; raises _RefusedError where it means nothing yet."""
     if free:
         try:
             return closure[name].cell_contents
         except ValueError as error:
-            raise _Refused from error
+            raise _RefusedError from error
     builtins = function.__globals__.get("__builtins__", {})
     builtins = builtins if isinstance(builtins, dict) else vars(builtins)
     if name in function.__globals__:
         return function.__globals__[name]
     if name in builtins:
         return builtins[name]
-    raise _Refused
+    raise _RefusedError
 
 
 def _resolved(chain: tuple[str, ...], value: Any) -> Any:
@@ -221,10 +221,10 @@ def _resolved(chain: tuple[str, ...], value: Any) -> Any:
         if _root(value.__name__) in _JAX:
             return jax.Array  # whatever it is, it is JAX's
         if name not in vars(value):
-            raise _Refused
+            raise _RefusedError
         value = vars(value)[name]
     if isinstance(value, types.ModuleType):
-        raise _Refused
+        raise _RefusedError
     return value
 
 

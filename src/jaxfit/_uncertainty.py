@@ -1,7 +1,7 @@
 """How well a fit knows its params and its predictions: covariance, intervals, bands."""
 
 import contextlib
-import math
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxfit import _bands, _checks, _compile, _inputs, _model, _profile
 from jaxfit._fingerprint import fingerprint
 from jaxfit._goodness import Goodness, leaves_in_a_row
+from jaxfit._problem import Problem
 
 
 class Uncertainty(Goodness):
@@ -142,7 +143,7 @@ class Uncertainty(Goodness):
             ends[:, index] = self._profile(index, params, fixed, quantile)
         return self._like_params(ends[0].astype(params.dtype)), self._like_params(ends[1].astype(params.dtype))
 
-    def confidence_band(self, x: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    def confidence_band(self, x: Any, level: float = 0.95) -> tuple[Any, Any]:
         """The confidence interval of the prediction at each x, to first order in the errors of the params.
 
         `prediction -+ q * sqrt(diag(J covariance J'))`, with J the Jacobian of the prediction at x and q the quantile
@@ -159,8 +160,8 @@ class Uncertainty(Goodness):
 
         Raises:
             TypeError: level is not a number, or x is not numbers.
-            ValueError: level is not between 0 and 1, x is empty or not finite, the model fails on its shape, or the
-                optimizer was not a second-order one.
+            ValueError: level is not between 0 and 1, x is empty or not finite, the model fails on its shape, its
+                prediction is complex, or the optimizer was not a second-order one.
 
         Source: the delta method; Seber and Wild, "Nonlinear regression" (1989), section 5.1.
 
@@ -176,9 +177,9 @@ class Uncertainty(Goodness):
         """
         quantile = self._quantile("confidence_band", level)
         prediction, variance = self._spread(x)
-        return prediction - quantile * np.sqrt(variance), prediction + quantile * np.sqrt(variance)
+        return _around(prediction, jax.tree.map(lambda variance: quantile * np.sqrt(variance), variance))
 
-    def prediction_band(self, x: Any, level: float = 0.95, *, sigma: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def prediction_band(self, x: Any, level: float = 0.95, *, sigma: Any = None) -> tuple[Any, Any]:
         """The interval that holds one new observation at each x in a share `level` of all experiments.
 
         `prediction -+ q * sqrt(diag(J covariance J') + s**2 sigma**2)`, as `confidence_band`, with the scatter of the
@@ -212,27 +213,19 @@ class Uncertainty(Goodness):
             ([-0.564, 6.068], [8.564, 34.932])
         """
         quantile = self._quantile("prediction_band", level)
-        self._squared_error("prediction_band")
+        self._sum_of_squares("prediction_band")
         batch, evidence = self._batch, self._known("prediction_band")
         if sigma is None:
             sigma = 1.0 if batch is None or batch.sigma is None else batch.sigma
-            if np.ndim(sigma):
+            if any(np.ndim(leaf) for leaf in jax.tree.leaves(sigma)) or not jax.tree_util.all_leaves([sigma]):
                 raise ValueError(
                     "sigma differs from point to point in this fit; give that of the new observations: "
                     "prediction_band(x, sigma=...)."
                 )
         prediction, variance = self._spread(x)
-        try:
-            sigma = np.asarray(sigma, prediction.dtype)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"sigma is {_checks.describe(sigma)}; expected numbers.") from error
-        if sigma.shape not in ((), prediction.shape):
-            came = f"sigma has shape {sigma.shape} and the prediction {prediction.shape}"
-            raise ValueError(f"{came}; expected the same shape, or one number.")
-        if not (np.isfinite(sigma).all() and (sigma > 0).all()):
-            raise ValueError(f"sigma goes down to {sigma.min()}; expected finite standard deviations above 0.")
-        reach = quantile * np.sqrt(variance + evidence.variance * sigma**2)
-        return prediction - reach, prediction + reach
+        spread = _standard_deviation(sigma, jax.tree.leaves(prediction))
+        more = evidence.variance * spread**2
+        return _around(prediction, jax.tree.map(lambda variance: quantile * np.sqrt(variance + more), variance))
 
     def _quantile(self, what: str, level: Any) -> float:
         """How many standard errors an interval reaches; raises where the level is none."""
@@ -243,7 +236,7 @@ class Uncertainty(Goodness):
             raise ValueError(f"{what}: level is {level}; expected a number between 0 and 1, such as 0.95.{way_out}")
         return self._known(what).quantile(float(level))
 
-    def _spread(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _spread(self, x: Any) -> tuple[Any, Any]:
         """The prediction at x and the variance of its mean."""
         evidence = self._known("band")
         with self.precision():
@@ -257,25 +250,44 @@ class Uncertainty(Goodness):
                 evidence.silent,
                 check=lambda: _model.traced("model", self.model, self.params, x),
             )
-        prediction, variance, untold = map(np.asarray, (prediction, variance, untold))
-        if not math.isfinite(evidence.variance):
-            return prediction, np.where((variance > 0) | untold, np.inf, 0).astype(prediction.dtype)
-        return prediction, np.where(untold, np.inf, variance * evidence.variance).astype(prediction.dtype)
+        if any(np.iscomplexobj(leaf) for leaf in jax.tree.leaves(prediction)):
+            raise ValueError("the prediction is complex, and so has no band; ask for those of its parts.")
+        scale = evidence.variance
+
+        def scaled(variance: Any, untold: Any) -> np.ndarray:
+            lost = np.asarray(untold) | (np.isinf(scale) & (np.asarray(variance) > 0))
+            return np.where(lost, np.inf, np.asarray(variance) * (scale if np.isfinite(scale) else 0))
+
+        return jax.tree.map(np.asarray, prediction), jax.tree.map(scaled, variance, untold)
 
     def _profile(self, index: int, params: np.ndarray, fixed: np.ndarray, quantile: float) -> tuple[float, float]:
         """Both ends of the profile interval of one param."""
         again = self._again
         if again is None:
             raise ValueError("this fit cannot be run again with a param held; method='wald' needs no more fits.")
-        held = self._like_params(fixed | (np.arange(params.size) == index))
+        held = fixed | (np.arange(params.size) == index)
         nothing = np.full(params.size, np.inf)
         lower, upper = (-nothing, nothing) if self.bounds is None else map(leaves_in_a_row, self.bounds)
 
         def refit(start: np.ndarray) -> tuple[float, np.ndarray]:
-            found = again(self._like_params(np.where(fixed, params, start)), held)
+            start = np.where(fixed, params, start)
+            if held.all():  # there is nothing to fit
+                return self._loss_sum(self._like_params(start)), start
+            found = again(self._like_params(start), self._like_params(held))
             return found._known("profile").minimum, leaves_in_a_row(found.params)
 
         return _profile.interval(refit, self._known("profile"), index, params, lower, upper, quantile)
+
+    def _loss_sum(self, params: Any) -> float:
+        """The sum of the losses at other params, as the evidence has it at those of the fit."""
+        problem = Problem(self.model, functools.partial(self.loss_function, reduction="sum"), True)  # type: ignore[arg-type]
+        key = "loss sum", fingerprint(self.model), fingerprint(self.loss_function)
+        with self.precision():
+            there, here = (
+                float(_compile.call(problem.value, key, tree, self._batch)[0]) for tree in (params, self.params)
+            )
+        # A loss with weights of its own has another sum than their mean times the observations.
+        return there * (self._known("profile").minimum / here) if here else there
 
     def _fixed(self) -> np.ndarray:
         """Which params are fixed, a bool [p]."""
@@ -287,3 +299,23 @@ class Uncertainty(Goodness):
         leaves, tree = jax.tree.flatten(self.params)
         parts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1])
         return tree.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
+
+
+def _around(prediction: Any, reach: Any) -> tuple[Any, Any]:
+    """The band (lower, upper) of a pytree of predictions, in their precision."""
+    lower = jax.tree.map(lambda middle, reach: (middle - reach).astype(middle.dtype), prediction, reach)
+    return lower, jax.tree.map(lambda middle, reach: (middle + reach).astype(middle.dtype), prediction, reach)
+
+
+def _standard_deviation(sigma: Any, predictions: list[np.ndarray]) -> np.ndarray:
+    """The sigma of new observations, checked."""
+    try:
+        sigma = np.asarray(sigma, float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sigma is {_checks.describe(sigma)}; expected numbers.") from error
+    if sigma.shape and (len(predictions) > 1 or sigma.shape != predictions[0].shape):
+        shapes = ", ".join(str(leaf.shape) for leaf in predictions)
+        raise ValueError(f"sigma has shape {sigma.shape}; expected one number, or that of the prediction, {shapes}.")
+    if not (np.isfinite(sigma).all() and (sigma > 0).all()):
+        raise ValueError(f"sigma goes down to {sigma.min()}; expected finite standard deviations above 0.")
+    return sigma

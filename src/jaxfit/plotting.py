@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, losses
+from jaxfit import _checks
 from jaxfit._report import name_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _POINTS_DRAWN = 5_000  # beyond that, points only cover each other
 _MANY = 300  # points that need to be small and pale
 _CURVE_POINTS = 400
 # What a prediction says of y where the loss takes it for a logarithm or a logit.
-_MEANS = {losses.poisson_nll: np.exp, losses.binary_cross_entropy_with_logits: lambda logit: 1 / (1 + np.exp(-logit))}
+_MEANS = {"poisson_nll": np.exp, "binary_cross_entropy_with_logits": lambda logit: 1 / (1 + np.exp(-logit))}
 
 
 def plot(result: "FitResult") -> "Figure":
@@ -71,7 +71,7 @@ def _points(result: "FitResult") -> tuple[Any, Any, Any] | None:
             (x, y), sigma = result._sampler(jax.random.key(0)), None
     else:
         return None
-    if not hasattr(y, "shape"):
+    if not hasattr(y, "shape") or np.iscomplexobj(y):
         return None
     chosen = np.unique(np.linspace(0, y.shape[0] - 1, _POINTS_DRAWN).astype(int))
     x, y = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], (x, y))
@@ -83,7 +83,7 @@ def _points(result: "FitResult") -> tuple[Any, Any, Any] | None:
 def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
     x, y, _ = data
     loss, options = _checks.unwrapped(result.loss_function)
-    mean = _MEANS.get(loss, np.asarray) if options.get("log_input", True) else np.asarray
+    mean = _MEANS.get(getattr(loss, "__name__", ""), np.asarray) if options.get("log_input", True) else np.asarray
     prediction = mean(np.asarray(result.predict(x)))
     if prediction.shape != y.shape:  # class scores against labels: nothing to draw them on
         axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)

@@ -137,7 +137,9 @@ class Model:
     def _evaluated(self, params: Any, x: jax.Array) -> jax.Array:
         """The curve at x; a curve that does not depend on x gives one number, which fits lines and surfaces alike."""
         if not isinstance(params, dict):
-            raise TypeError(f"{self.__name__}: params is {_checks.describe(params)}; expected a dict like {self._like}.")
+            raise TypeError(
+                f"{self.__name__}: params is {_checks.describe(params)}; expected a dict like {self._like}."
+            )
         if params.keys() != set(self.names):
             came = ", ".join(map(str, params)) or "no names"
             raise ValueError(f"{self.__name__}: params has {came}; expected {', '.join(self.names)}.")
@@ -157,7 +159,7 @@ class Model:
 
         In a sum, parts that are linear in all their params (a constant, a line) are taken out of the data for any
         choice of the others, and the others are guessed one after another, the strongest first where they are alike,
-        each on what the rest leaves unexplained, until all have been guessed three times. In a product each factor is
+        each on what the rest leaves unexplained, four times over. In a product each factor is
         guessed with the others held; where more than one has a scale of its own, only their product is determined.
 
         Args:

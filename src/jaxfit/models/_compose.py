@@ -14,8 +14,10 @@ from jaxfit.models._guess import Guessed, Linear, Sample, Strategy, fewer, ortho
 if TYPE_CHECKING:
     from jaxfit.models._base import Model
 
-_ROUNDS = 3  # how often each part is guessed, given the others
+_ROUNDS = 4  # how often each part is guessed, given the others
 _MOST_ORDERS = 6
+_TRIMS = 4  # how often a background is guessed anew from the half of the points that it fits best
+_WIDEST = (1.0, 0.25, 0.06)  # two peaks may look like a wide one, so they are also sought among narrow ones
 _APPLY = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
@@ -100,6 +102,10 @@ def _oscillates(part: "Model") -> bool:
     return not isinstance(part.guesser, Strategy) or part.guesser.oscillates
 
 
+def _is_local(part: "Model") -> bool:
+    return isinstance(part.guesser, Strategy) and part.guesser.local
+
+
 def _on(model: "Model", sample: Sample) -> Guessed:
     if model.expression is not None:
         return _of_parts(model, sample)
@@ -135,44 +141,72 @@ def _of_parts(model: "Model", sample: Sample) -> Guessed:
     orders: dict[Any, tuple[int, ...]] = {}
     for order in itertools.islice(itertools.permutations(others), 120):
         orders.setdefault(tuple(parts[i] for i in order), order)  # parts that are alike need no second order
-    best, least = None, np.inf
-    for order in list(orders.values())[:_MOST_ORDERS]:
-        found = _in_order(model, parts, (*order, *linear), sample)
-        value = sample.factor * combined(model.expression, iter([part.values for part in found]))
-        left = float((sample.without_background(sample.y - value) ** 2).sum())
-        if best is None or left < least:
-            best, least = found, left
-    assert best is not None
-    whole = combined(model.expression, iter([part.values for part in best]))
-    return Guessed({name: part.params for name, part in zip(model.names, best, strict=True)}, whole)
+    local = [i for i in others if _is_local(parts[i])]
+    kinds = [(share, False) for share in (_WIDEST if len(others) > 1 else _WIDEST[:1])]
+    if 0 < len(local) < len(others):
+        kinds += [(share, True) for share in _WIDEST[1:]]
+    best_of_kind = []
+    for share, trims in kinds:
+        chosen = list(orders.values())
+        if trims:  # what is everywhere first
+            chosen = [order for order in chosen if set(order[-len(local) :]) == set(local)]
+        narrowed = sample._replace(widest=sample.widest * share)
+        attempts = [_Attempt(model, parts, (*order, *linear), narrowed) for order in chosen[:_MOST_ORDERS]]
+        for attempt in attempts:
+            attempt.go_round(trims)
+        best_of_kind.append(min(attempts, key=_Attempt.unexplained))
+    for attempt, _ in itertools.product(best_of_kind, range(_ROUNDS - 1 if len(parts) > 1 else 0)):
+        attempt.go_round()
+    best = min(best_of_kind, key=_Attempt.unexplained)
+    params: dict[str, Any] = {name: params for name, params in zip(model.names, best.params, strict=True)}
+    return Guessed(params, combined(model.expression, iter(best.values)))
 
 
-def _in_order(model: "Model", parts: list["Model"], order: tuple[int, ...], sample: Sample) -> list[Guessed]:
-    neutral = list(_neutral(model.expression))
-    values = [np.full(sample.y.size, number) for number in neutral]
-    found: list[Any] = [None] * len(parts)
+class _Attempt:
+    """The parts of a curve, guessed one after another, each given the others as they are by then."""
 
-    def whole(changed: dict[int, Any]) -> np.ndarray:
-        return sample.factor * combined(model.expression, iter([changed.get(i, v) for i, v in enumerate(values)]))
+    def __init__(self, model: "Model", parts: list["Model"], order: tuple[int, ...], sample: Sample):
+        self.expression, self.parts, self.order, self.sample = model.expression, parts, order, sample
+        self.values = [np.full(sample.y.size, number) for number in _neutral(model.expression)]
+        self.params: list[Any] = [None] * len(parts)
 
-    for _ in range(_ROUNDS if len(parts) > 1 else 1):
-        for i in order:
-            rest = whole({i: np.zeros(sample.y.size)})
-            factor = whole({i: np.ones(sample.y.size)}) - rest
-            beside = [j for j in range(len(parts)) if j != i and _added(model.expression, i, j)]
-            rows, zeros = [sample.background.T], {}
-            for j in beside if not isinstance(parts[i].guesser, Linear) else []:
-                part = parts[j].guesser
-                if isinstance(part, Linear):  # explained for any choice of this part
-                    scale = whole({j: np.ones(sample.y.size)}) - whole({j: np.zeros(sample.y.size)})
-                    rows.append(part.columns(sample.x) * scale)
-                    zeros[j] = np.zeros(sample.y.size)
-            if zeros:
-                rest = whole({i: np.zeros(sample.y.size), **zeros})
-            background = orthonormal(np.concatenate(rows)) if zeros else sample.background
-            found[i] = _on(parts[i], Sample(sample.x, sample.y - rest, factor, background))
-            values[i] = found[i].values
-    return found
+    def go_round(self, trims: bool = False) -> None:
+        """Guesses each part once; where it trims, one that is everywhere gets the points that peaks do not reach."""
+        for i in self.order:
+            fixed, background = self._beside(i)
+            rest = self._whole({i: 0.0, **fixed})
+            factor = self._whole({i: 1.0, **fixed}) - rest
+            sample = self.sample._replace(y=self.sample.y - rest, factor=factor, background=background)
+            self.params[i], self.values[i] = _on(self.parts[i], sample)
+            for _ in range(_TRIMS if trims and not _is_local(self.parts[i]) else 0):
+                away = np.abs(sample.without_background(sample.y - sample.factor * self.values[i]))
+                kept = away <= np.median(away)
+                few = sample._replace(
+                    y=sample.y * kept,
+                    factor=sample.factor * kept,
+                    background=orthonormal(sample.background.T * kept),
+                )
+                self.params[i], self.values[i] = _on(self.parts[i], few)
+
+    def _beside(self, i: int) -> tuple[dict[int, float], np.ndarray]:
+        """The linear parts that are added to this one, as 0, and what they explain for any choice of this one."""
+        rows, fixed = [self.sample.background.T], {}
+        for j, part in enumerate(self.parts):
+            if j == i or isinstance(self.parts[i].guesser, Linear) or not isinstance(part.guesser, Linear):
+                continue
+            if _added(self.expression, i, j):
+                rows.append(part.guesser.columns(self.sample.x) * (self._whole({j: 1.0}) - self._whole({j: 0.0})))
+                fixed[j] = 0.0
+        return fixed, orthonormal(np.concatenate(rows)) if fixed else self.sample.background
+
+    def _whole(self, changed: dict[int, float]) -> np.ndarray:
+        """The curve with some of its parts replaced by a number."""
+        values = iter([np.full_like(v, changed[i]) if i in changed else v for i, v in enumerate(self.values)])
+        return self.sample.factor * combined(self.expression, values)
+
+    def unexplained(self) -> float:
+        """What is left of the sum of squares."""
+        return float((self.sample.without_background(self.sample.y - self._whole({})) ** 2).sum())
 
 
 def _neutral(node: Any, number: float = 0.0) -> Iterator[float]:
@@ -231,6 +265,6 @@ def _check(model: "Model", x: np.ndarray, y: np.ndarray) -> None:
         domain = getattr(part.guesser, "domain", "any")
         if (domain == "positive" and x.min() <= 0) or (domain == "not negative" and x.min() < 0):
             expected = "x above 0" if domain == "positive" else "x of at least 0"
-            raise ValueError(f"{name}: x goes down to {x.min():g}, where {part.name} is not defined; expected {expected}.")
-
-
+            raise ValueError(
+                f"{name}: x goes down to {x.min():g}, where {part.name} is not defined; expected {expected}."
+            )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _CHUNK = 1 << 21  # numbers in one array at most
-_STARTS = 3  # grid points from which the zoom begins
+_STARTS = 6  # grid points from which the zoom begins
 _ZOOMS = 5
 _MOST_POINTS = 1024
 _DEPENDENT = 1e-8  # the share of a column that background may leave before they count as the same
@@ -27,12 +27,14 @@ class Sample(NamedTuple):
         y: [n].
         factor: [n].
         background: Orthonormal columns, [n, b].
+        widest: How wide a feature may be, as a share of the extent of x.
     """
 
     x: np.ndarray
     y: np.ndarray
     factor: np.ndarray
     background: np.ndarray
+    widest: float = 1.5
 
     def without_background(self, rows: np.ndarray) -> np.ndarray:
         """Rows [..., n] less what the background explains of them."""
@@ -96,11 +98,13 @@ class Strategy:
     Attributes:
         domain: What x must be: "any", "positive" or "not negative".
         oscillates: Whether the curve may change from one point to the next, so that points must not be averaged.
+        local: Whether the curve is about 0 but for a stretch of x.
         surface: Whether x is [n, 2].
     """
 
     domain: str = "any"
     oscillates: bool = False
+    local: bool = False
     surface: bool = False
 
     def __call__(self, sample: Sample) -> Guessed:
@@ -182,12 +186,13 @@ def best_on(axes: list[Axis], columns: Callable, sample: Sample) -> np.ndarray:
     ended = []
     for start in np.argsort(-found, kind="stable")[:_STARTS]:
         best, step = points[start], np.array([axis.step for axis in axes])
+        most = found[start]
         for _ in range(_ZOOMS):
             reach = [(-1.0, -0.5, 0.0, 0.5, 1.0) if width else (0.0,) for width in step]
             around = np.clip(best + step * np.array(list(itertools.product(*reach))), low, high)
             local = gains(around)
-            best, step = around[np.argmax(local)], step / 2
-        ended.append((local.max(), best))
+            best, step, most = around[np.argmax(local)], step / 2, local.max()
+        ended.append((most, best))
     best = max(ended, key=lambda end: end[0])[1]
     return np.array([value[0] for value in values(best[None])])
 
@@ -241,6 +246,7 @@ def centers(sample: Sample, beyond: float = 0.2) -> Axis:
     """Where a peak may lie: even places, and those where means of 1, 2, 4, ... neighbours are extreme."""
     low, high, width = sample.extent
     y = sample.without_background(sample.y)
+    beyond = beyond if sample.widest > 1 else 0.0  # the flank of a peak that is out of sight may look like anything
     places = [np.linspace(low - beyond * width, high + beyond * width, 41)]
     window = 1
     while window <= y.size // 3:
@@ -254,20 +260,25 @@ def centers(sample: Sample, beyond: float = 0.2) -> Axis:
 def widths(sample: Sample, count: int = 12) -> Axis:
     """How wide a feature may be: from half the distance of neighbours to all that was seen."""
     width = sample.extent[2]
-    return ratios(min(0.5 * sample.spacing, 0.02 * width), 1.5 * width, count)
+    return ratios(min(0.5 * sample.spacing, 0.02 * width), sample.widest * width, count)
 
 
 def frequencies(sample: Sample) -> Axis:
-    """Where the periodogram is highest, up to the mean Nyquist frequency, and low ones that it cannot tell apart."""
+    """Where the periodogram is highest, and low ones that it cannot tell apart.
+
+    Evenly spaced points tell frequencies up to Nyquist's, uneven ones beyond their mean one.
+    """
     low, _, width = sample.extent
     y = sample.without_background(sample.y)
     y = y - y.mean()
-    bins = 1 << int(np.ceil(np.log2(4 * y.size + 16)))
+    gaps = np.diff(np.sort(sample.x))
+    beyond = 1 if y.size < 3 or gaps.max() < 1.5 * gaps.min() else 3
+    bins = 1 << int(np.ceil(np.log2(4 * beyond * y.size + 16)))
     index = np.minimum(((sample.x - low) / width * bins).astype(int), bins - 1)
     power = np.abs(np.fft.rfft(np.bincount(index, y, bins), 4 * bins)) ** 2
-    power = power[: max(2 * y.size, 8) + 1]  # up to half a period between neighbours; a quarter of a bin apart
+    power = power[: max(2 * beyond * y.size, 8) + 1]  # they are 1 / 4 of 1 / width apart
     inner = power[1:-1]
     peaks = 1 + np.flatnonzero((inner >= power[:-2]) & (inner >= power[2:]))
-    strongest = peaks[np.argsort(-power[peaks], kind="stable")[:8]] / (4 * width)
+    strongest = peaks[np.argsort(-power[peaks], kind="stable")[:12]] / (4 * width)
     slow = np.linspace(0.05, 1.5, 16) / width
     return Axis(np.unique(np.concatenate([slow, strongest])), step=0.25 / width)

@@ -23,8 +23,8 @@ def _sine(params: dict[str, Any], x: jax.Array) -> jax.Array:
 
     Example:
         >>> from jaxfit import models
-        >>> print(models.sine({"amplitude": 2.0, "frequency": 0.5, "phase": 0.0}, [0.0, 0.5]).round(3))
-        [0. 2.]
+        >>> [round(float(v), 3) for v in models.sine({"amplitude": 2.0, "frequency": 0.5, "phase": 0.0}, [0.0, 0.5])]
+        [0.0, 2.0]
     """
     return params["amplitude"] * jnp.sin(2 * jnp.pi * params["frequency"] * x + params["phase"])
 
@@ -43,8 +43,8 @@ def _damped_oscillator(params: dict[str, Any], x: jax.Array) -> jax.Array:
     Example:
         >>> from jaxfit import models
         >>> params = {"amplitude": 2.0, "decay": 1.0, "frequency": 0.25, "phase": 0.0}
-        >>> print(models.damped_oscillator(params, [0.0, 1.0]).round(3))
-        [0.         0.73600006]
+        >>> [round(float(value), 3) for value in models.damped_oscillator(params, [0.0, 1.0])]
+        [0.0, 0.736]
     """
     return jnp.exp(-x / params["decay"]) * _sine(params, x)
 

@@ -1,6 +1,7 @@
 """Surfaces: curves over two coordinates."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 
 from jaxfit.models._base import Model
 from jaxfit.models._guess import Axis, Guessed, Sample, Strategy, best_on, even, ratios, solve
+
+_NAMES = ("height", "center_x", "center_y", "sigma_x", "sigma_y", "angle")
 
 
 def _gaussian_2d(params: dict[str, Any], x: jax.Array) -> jax.Array:
@@ -31,13 +34,12 @@ def _gaussian_2d(params: dict[str, Any], x: jax.Array) -> jax.Array:
     Example:
         >>> from jaxfit import models
         >>> params = {"height": 2.0, "center_x": 1.0, "center_y": 0.0, "sigma_x": 1.0, "sigma_y": 0.5, "angle": 0.0}
-        >>> print(models.gaussian_2d(params, [[1.0, 0.0], [1.0, 0.5]]).round(3))
-        [2.    1.213]
+        >>> [round(float(value), 3) for value in models.gaussian_2d(params, [[1.0, 0.0], [1.0, 0.5]])]
+        [2.0, 1.213]
     """
     if x.ndim == 0 or x.shape[-1] != 2:
         raise ValueError(f"gaussian_2d: x has shape {x.shape}; expected [..., 2], two coordinates for each point.")
-    names = ("center_x", "center_y", "sigma_x", "sigma_y", "angle")
-    return params["height"] * _bell(jnp, x, *(params[name] for name in names))
+    return params["height"] * _bell(jnp, x, *(params[name] for name in _NAMES[1:]))
 
 
 def _bell(xp: Any, x: Any, center_x: Any, center_y: Any, sigma_x: Any, sigma_y: Any, angle: Any) -> Any:
@@ -47,10 +49,20 @@ def _bell(xp: Any, x: Any, center_x: Any, center_y: Any, sigma_x: Any, sigma_y: 
     return xp.exp(-0.5 * ((u / sigma_x) ** 2 + (v / sigma_y) ** 2))
 
 
+def _columns_of_shape(place: np.ndarray, x: np.ndarray, sigma: Any, ratio: Any, angle: Any) -> tuple[np.ndarray]:
+    return (_bell(np, x, *place, sigma, sigma * ratio, angle),)
+
+
+def _columns_at(shape: np.ndarray, x: np.ndarray, center_x: Any, center_y: Any) -> tuple[np.ndarray]:
+    sigma, ratio, angle = shape
+    return (_bell(np, x, center_x, center_y, sigma, sigma * ratio, angle),)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Bell(Strategy):
     """A round bell first, by a scan over its place and width; then its two widths and the angle; then its place."""
 
+    local: bool = True
     surface: bool = True
 
     def __call__(self, sample: Sample) -> Guessed:
@@ -60,26 +72,25 @@ class _Bell(Strategy):
         wide = ratios(0.5 * span.max() / max(np.sqrt(sample.y.size), 2), span.max(), 8)
         places = [even(start - 0.1 * size, start + 1.1 * size, 15) for start, size in zip(low, span, strict=True)]
         place = best_on([*places, wide], lambda x, a, b, s: (_bell(np, x, a, b, s, s, 0.0),), sample)
+        shape = np.array([place[2], 1.0, 0.0])
         around = Axis(place[2] * np.geomspace(0.2, 5.0, 9), True, 0.4)
+        rounds = Axis(np.array([1.0, 0.7, 0.4, 0.2]), True, 0.4)
         turns = Axis(np.arange(-2, 2) * np.pi / 4, step=np.pi / 8)
+        place = place[:2]
         for _ in range(2):
-            axes = [around, Axis(np.array([1.0, 0.7, 0.4, 0.2]), True, 0.4), turns]
-            a, b = place[:2]
-            shape = best_on(axes, lambda x, s, r, t, a=a, b=b: (_bell(np, x, a, b, s, s * r, t),), sample)
-            s, r, t = shape
-            near = [Axis(np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) * s + middle, step=0.5 * s) for middle in (a, b)]
-            place = best_on(near, lambda x, a, b, s=s, r=r, t=t: (_bell(np, x, a, b, s, s * r, t),), sample)
-        values = *place, s, s * r, t
+            shape = best_on([around, rounds, turns], functools.partial(_columns_of_shape, place), sample)
+            near = [even(middle - shape[0], middle + shape[0], 5) for middle in place]
+            place = best_on(near, functools.partial(_columns_at, shape), sample)
+        values = (*place, shape[0], shape[0] * shape[1], shape[2])
         rows = _bell(np, sample.x, *values)[None]
         height = solve(sample, rows)
-        names = ("height", "center_x", "center_y", "sigma_x", "sigma_y", "angle")
-        params = dict(zip(names, map(float, (height[0], *values)), strict=True))
+        params = {name: float(value) for name, value in zip(_NAMES, (height[0], *values), strict=True)}
         return Guessed(params, height @ rows)
 
 
 gaussian_2d = Model(
     _gaussian_2d,
-    ("height", "center_x", "center_y", "sigma_x", "sigma_y", "angle"),
+    _NAMES,
     lower={"sigma_x": 0, "sigma_y": 0},
     guesser=_Bell(),
     formula="height * exp(-(u / sigma_x)**2 / 2 - (v / sigma_y)**2 / 2), u and v: x - center turned by angle",

@@ -114,6 +114,22 @@ class Optimizer(abc.ABC):
         del state
         return None
 
+    @property
+    def first_steps(self) -> int | None:
+        """The limit of a first try that a second may follow; None where there is but one."""
+        return None
+
+    def second_try(self, state: State, converged: bool, held: np.ndarray | None) -> "Optimizer | None":
+        """Who starts anew where this optimizer ended badly; None where the end is sound, or there is nobody.
+
+        Args:
+            state: The state at the end.
+            converged: Whether it converged there.
+            held: Which params a bound holds back, a bool [p]; None for none.
+        """
+        del state, converged, held
+        return None
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(type(self).__name__, field, getattr(self, field.name))

@@ -32,8 +32,6 @@ class Request(NamedTuple):
         whitening: The lower Cholesky factor of the data's covariance, float64 [m, m]; None for none.
         bounds: The lower and the upper bounds, float64 [p] each; None where there are none.
         method: One of SciPy's names.
-        tolerance: The relative decrease of the sum of squares that ends the fit; None for the default.
-        step_tolerance: The relative step that ends it; None for the default.
         steps: The most steps; None for the default.
     """
 
@@ -44,12 +42,10 @@ class Request(NamedTuple):
     whitening: np.ndarray | None
     bounds: tuple[np.ndarray, np.ndarray] | None
     method: str
-    tolerance: float | None
-    step_tolerance: float | None
     steps: int | None
 
 
-class Unusual(Exception):
+class UnusualError(Exception):
     """Something that SciPy has to answer."""
 
 
@@ -97,7 +93,7 @@ def read(
         options: The other keywords.
 
     Raises:
-        Unusual: SciPy has to answer.
+        UnusualError: SciPy has to answer.
     """
     try:
         y, x = _numbers(ydata), _x(xdata)
@@ -109,7 +105,7 @@ def read(
             x, y, sigma = _without_nan(x, y, sigma)
         sigma, whitening = _deviations(sigma, y)
     except (TypeError, ValueError, AttributeError) as error:
-        raise Unusual from error
+        raise UnusualError from error
     if method is None:
         method = "lm" if limits is None else "trf"
     usual = (
@@ -121,15 +117,15 @@ def read(
         and (limits is None or bool(((limits[0] < limits[1]) & (limits[0] <= start) & (start <= limits[1])).all()))
     )
     if not usual:
-        raise Unusual
-    return Request(x, y, start, sigma, whitening, limits, method, *_options(method, options))
+        raise UnusualError
+    return Request(x, y, start, sigma, whitening, limits, method, _steps(method, options))
 
 
 def _numbers(given: Any) -> np.ndarray:
     """Real numbers as a float64 array."""
     array = np.asarray(given)
     if array.dtype.kind not in "fiub":
-        raise Unusual
+        raise UnusualError
     return array.astype(float, copy=False)
 
 
@@ -142,7 +138,7 @@ def _x(given: Any) -> Any:
     plain = type(given) is dict and all(type(part) is np.ndarray and part.dtype.kind in "fi" for part in given.values())
     if given is None or (plain and all(isinstance(key, str) for key in given)):
         return given
-    raise Unusual
+    raise UnusualError
 
 
 def _bounds(given: Any, size: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -151,7 +147,7 @@ def _bounds(given: Any, size: int) -> tuple[np.ndarray, np.ndarray] | None:
     found = []
     for bound in map(_numbers, (lower, upper)):
         if bound.shape not in ((), (size,)) or np.isnan(bound).any():
-            raise Unusual
+            raise UnusualError
         found.append(np.broadcast_to(bound, (size,)))
     lower, upper = found
     return None if np.isneginf(lower).all() and np.isposinf(upper).all() else (lower, upper)
@@ -170,7 +166,7 @@ def _start(size: int, limits: tuple[np.ndarray, np.ndarray] | None) -> np.ndarra
 def _without_nan(x: Any, y: np.ndarray, sigma: Any) -> tuple[Any, np.ndarray, Any]:
     """The data without the points of which something is NaN; the last axis of x counts the points."""
     if not isinstance(x, np.ndarray) or x.ndim == 0 or y.ndim != 1 or x.shape[-1] != y.size:
-        raise Unusual
+        raise UnusualError
     kept = ~(np.isnan(x).any(axis=tuple(range(x.ndim - 1))) | np.isnan(y))
     if sigma is not None:
         sigma = np.asarray(sigma)
@@ -184,29 +180,27 @@ def _deviations(sigma: Any, y: np.ndarray) -> tuple[np.ndarray | None, np.ndarra
         return None, None
     sigma = _numbers(sigma)
     if not np.isfinite(sigma).all():
-        raise Unusual
+        raise UnusualError
     if sigma.ndim == 2 and sigma.shape == (y.size, y.size) and y.size > 1:
         return None, np.linalg.cholesky(sigma)
     if sigma.shape not in ((), (1,), (y.size,)) or not sigma.all():
-        raise Unusual
+        raise UnusualError
     return np.broadcast_to(sigma, y.shape).astype(float), None  # one number, or the same for each point: one program
 
 
-def _options(method: str, given: dict[str, Any]) -> tuple[float | None, float | None, int | None]:
-    """Both tolerances and the limit of steps."""
-    if not given:
-        return None, None, None
+def _steps(method: str, given: dict[str, Any]) -> int | None:
+    """The limit of steps, from options that are all checked."""
     numbers = {name: value for name, value in given.items() if name not in ("loss", "verbose")}
     for name, value in numbers.items():
         whole = name in ("maxfev", "max_nfev")
         kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
         least = 0 if whole or name in ("gtol", "epsfcn") else _EPS
-        free = value is None and name in ("gtol", "epsfcn", "max_nfev")
+        free = value is None and (name in ("epsfcn", "max_nfev") or (name == "gtol" and method != "lm"))
         if not free and (isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < np.inf):
-            raise Unusual
+            raise UnusualError
     if not given.keys() <= _OPTIONS[method] or given.get("loss", "linear") != "linear" or given.get("verbose", 0) != 0:
-        raise Unusual
+        raise UnusualError
     most = numbers.get("max_nfev", numbers.get("maxfev"))
     if {"maxfev", "max_nfev"} <= given.keys() or (most == 0 and method != "lm") or (most or 0) >= 2**31 - 2:
-        raise Unusual
-    return numbers.get("ftol"), numbers.get("xtol"), int(most) if most else None
+        raise UnusualError
+    return int(most) if most else None

@@ -1,0 +1,177 @@
+"""A fit as part of a function that JAX transforms: under `jit`, `vmap` and `grad`.
+
+The derivative of a fit's result with respect to its data is that of the equation which the result solves, a gradient
+of zero (the implicit function theorem); no step of the fit is differentiated.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+
+from jaxfit import _checks, _program, losses
+from jaxfit._problem import GaussNewton, Problem
+from jaxfit._program import Task
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TracedResult:
+    """What `fit` returns inside a function that JAX transforms: a pytree of arrays, without report and history.
+
+    Attributes:
+        params: The fitted params, a pytree like the starting values.
+        loss: The loss at the params, a scalar.
+        steps: The steps taken, an int32 scalar.
+        converged: Whether the optimizer had nothing left to improve, a bool scalar.
+        covariance: The covariance of the params in the order of their leaves, [p, p], NaN for those that are held; None
+            from optimizers that know no curvature.
+        model: The model.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxfit as jf
+        >>> x = jnp.linspace(0.0, 1.0, 20)
+        >>> slope = lambda y: jf.fit(lambda params, x: params * x, (x, y), 1.0).params
+        >>> curves = jnp.stack([2 * x, 3 * x])
+        >>> jax.vmap(slope)(curves).round(3).tolist()
+        [2.0, 3.0]
+        >>> bool(jnp.allclose(jax.grad(slope)(2 * x), x / (x @ x), atol=1e-5))
+        True
+    """
+
+    params: Any
+    loss: jax.Array
+    steps: jax.Array
+    converged: jax.Array
+    covariance: jax.Array | None
+    model: Callable = dataclasses.field(metadata={"static": True})
+
+    @property
+    def standard_errors(self) -> Any:
+        """The standard error of each param, a pytree like the params.
+
+        Raises:
+            ValueError: The optimizer knows no curvature.
+        """
+        if self.covariance is None:
+            raise ValueError("the optimizer knows no curvature, and so no errors; fit by LevenbergMarquardt().")
+        _, unravel = ravel_pytree(self.params)
+        return unravel(jnp.sqrt(jnp.diagonal(self.covariance)))
+
+    def predict(self, x: Any) -> Any:
+        """The model's prediction at new points."""
+        return self.model(self.params, x)
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any leaf is an array that JAX traces, or a function that refers to one."""
+    leaves = jax.tree.leaves(trees)
+    return any(isinstance(leaf, Tracer) or (callable(leaf) and is_traced(*_enclosed(leaf))) for leaf in leaves)
+
+
+def _enclosed(function: Callable) -> list[Any]:
+    """What a function has taken along from where it was written."""
+    inner, options = _checks.unwrapped(function)
+    cells = getattr(inner, "__closure__", None) or ()
+    contents = [options]
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            contents.append(cell.cell_contents)
+    return [content for content in contents if not callable(content)]
+
+
+def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
+    """Runs a fit inside the trace that is under way.
+
+    Args:
+        task: The fit.
+        steps: At most so many.
+        absolute_sigma: Whether sigma is known in absolute terms.
+    """
+    if task.looks_back or task.record != ("loss",):
+        raise ValueError("validation, metrics and record have no place under jit, vmap or grad; leave them out.")
+    start, unravel = ravel_pytree(jax.tree.map(jnp.asarray, task.params))
+    task = task._replace(data=jax.tree.map(jnp.asarray, task.data), bounds=jax.tree.map(jnp.asarray, task.bounds))
+    problem = task.problem._replace(bounds=task.bounds)
+
+    def run(task: Task, flat: jax.Array) -> tuple[jax.Array, Any]:
+        progress = _program.inside(task, unravel(flat), steps)
+        found, _ = ravel_pytree(progress.state.params)
+        if not task.optimizer.default_steps:  # without a stopping rule it takes all its steps, and ends with that
+            return found, (progress.step, jnp.asarray(True))
+        return found, (progress.step - 1, progress.converged)
+
+    if task.data is None or not task.optimizer.in_blocks:
+        flat, (taken, converged) = _without_derivative(run, task)(start)
+        loss = jnp.full((), jnp.nan) if task.data is None else problem.value(unravel(flat), task.data)
+        return TracedResult(unravel(flat), loss, taken, converged, None, problem.model)
+
+    def solve(_: Any, flat: jax.Array) -> tuple[jax.Array, Any]:
+        found, seen = run(task, flat)
+        return found, jax.tree.map(lambda leaf: leaf.astype(flat.dtype), seen)  # JAX differentiates floats only
+
+    residual = _residual(problem, unravel, task.data)
+    flat, (taken, converged) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
+    terms = problem.gauss_newton(flat, unravel, task.data)
+    covariance = _covariance(task, terms, flat, absolute_sigma)
+    return TracedResult(unravel(flat), terms.loss, taken.astype(jnp.int32), converged > 0, covariance, problem.model)
+
+
+def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma: bool) -> jax.Array:
+    """What `Evidence` says of the covariance, in terms that can be traced."""
+    total, observations = _program.observations(task)
+    held = jnp.zeros(flat.shape, bool)
+    if task.bounds is not None:
+        lower, upper = (ravel_pytree(bound)[0] for bound in task.bounds)
+        held = (flat <= lower) | (flat >= upper)
+    free = ~held[:, None] & ~held
+    curvature = jnp.where(free, terms.curvature, jnp.eye(flat.size, dtype=flat.dtype)) * total
+    unit = 1 / jnp.sqrt(jnp.diagonal(curvature))
+    inverse = jnp.linalg.inv(curvature * unit[:, None] * unit) * unit[:, None] * unit
+    if _checks.unwrapped(task.problem.loss)[0] is losses.mse:
+        inverse = 2 * inverse  # the squared error has twice the curvature of a log-likelihood
+        if not absolute_sigma:
+            inverse = inverse * terms.loss * total / (observations - jnp.sum(~held))
+    return jnp.where(free, inverse, jnp.nan)
+
+
+def _residual(problem: Problem, unravel: Callable, data: Any) -> Callable[[jax.Array], jax.Array]:
+    """What is zero at the solution: the gradient, or the way to a bound for params that it holds back."""
+    gradient = jax.grad(lambda flat: problem.value(unravel(flat), data))
+    if problem.bounds is None:
+        return gradient
+    lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
+    return lambda flat: flat - jnp.clip(flat - gradient(flat), lower, upper)
+
+
+def _solved(linear: Callable[[jax.Array], jax.Array], right: jax.Array) -> jax.Array:
+    matrix = jax.vmap(linear)(jnp.eye(right.size, dtype=right.dtype)).T
+    return jnp.linalg.solve(matrix, right)
+
+
+def _without_derivative(run: Callable, task: Task) -> Callable[[jax.Array], Any]:
+    """`run` of a task, which says why it has no derivative where one is asked for."""
+    leaves, tree = jax.tree.flatten(task.optimizer)
+    arrays = (task.data, task.bounds, task.seed, leaves)
+
+    @jax.custom_jvp
+    def wrapped(start: jax.Array, arrays: Any) -> Any:
+        data, bounds, seed, leaves = arrays
+        return run(task._replace(data=data, bounds=bounds, seed=seed, optimizer=tree.unflatten(leaves)), start)
+
+    @wrapped.defjvp
+    def _(*_: Any) -> Any:
+        raise TypeError(
+            f"the result of {type(task.optimizer).__name__} has no derivative: it need not end where the gradient is "
+            "zero. LevenbergMarquardt's has one, with respect to data, sigma, weights and bounds."
+        )
+
+    return lambda start: wrapped(start, arrays)

@@ -143,7 +143,7 @@ def test_starts_between_the_bounds(handed):
 
 def test_tolerances_end_no_fit_early(handed):
     expected = jf.curve_fit(decay, X, Y)
-    for options in ({"ftol": 0.5}, {"xtol": 0.5}, {"gtol": 0.5}, {"method": "trf", "gtol": None, "ftol": 0.5}):
+    for options in ({"ftol": 5e-3}, {"xtol": 5e-3}, {"gtol": 5e-3}, {"method": "trf", "gtol": None, "ftol": 5e-3}):
         np.testing.assert_array_equal(jf.curve_fit(decay, X, Y, **options)[0], expected[0])
     assert not handed
 
@@ -287,7 +287,8 @@ HANDED = {
     "x_scale": (decay, {"x_scale": [1, 2, 3], "method": "trf"}),
     "diag": (decay, {"diag": [1, 2, 3]}),
     "jac": (decay, {"jac": lambda x, a, b, c: np.stack([np.exp(-b * x), -a * x * np.exp(-b * x), 0 * x + 1], axis=1)}),
-    "tolerance": (decay, {"xtol": 0.0}),
+    "no tolerance": (decay, {"xtol": 0.0}),
+    "a coarse tolerance": (decay, {"gtol": 0.1}),
 }
 
 

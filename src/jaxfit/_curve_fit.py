@@ -75,8 +75,8 @@ def curve_fit(
         full_output: Whether to return what the fit knows besides.
         nan_policy: "raise", "omit" or None.
         **kwargs: Options of `scipy.optimize.leastsq` for "lm", of `least_squares` for others. `maxfev` and `max_nfev`
-            limit the steps, 2,000 where not given. `ftol`, `xtol` and `gtol` are met, but end no own fit early: it goes
-            on until it has nothing left to improve (`LevenbergMarquardt` says when), in which it is tighter than SciPy.
+            limit the steps, 2,000 where not given. `ftol`, `xtol` and `gtol` below 0.01 are met, but end no own fit
+            early: it goes on until nothing is left to improve (`LevenbergMarquardt` says when), tighter than SciPy.
 
     Returns:
         popt, NumPy float64 [p]; pcov, [p, p]; with `full_output` also a dict (`nfev`, `fvec` and for "lm" `fjac`,

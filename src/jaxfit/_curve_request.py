@@ -15,6 +15,7 @@ METHODS = ("lm", "trf", "dogbox")
 UNBOUNDED = (-np.inf, np.inf)
 _SCHEMES = (None, "2-point", "3-point", "cs")
 _EPS = float(np.finfo(float).eps)
+_COARSE = 1e-2  # who gives a coarser tolerance wants a fit that ends early
 _COMMON = {"ftol", "xtol", "gtol", "maxfev"}
 # Options whose meaning an own fit keeps; what steers MINPACK's or the trust region's path goes to SciPy.
 _OPTIONS = {"lm": _COMMON | {"epsfcn"}, "trf": _COMMON | {"max_nfev", "loss", "verbose"}}
@@ -101,6 +102,8 @@ def read(
         size = len(names) if start is None else start.size
         limits = None if bounds is UNBOUNDED else _bounds(bounds, size)
         start = _start(size, limits) if start is None else start
+        if check_finite is not None and not isinstance(check_finite, (int, np.bool_)):
+            raise UnusualError
         if nan_policy == "omit" and not check_finite:
             x, y, sigma = _without_nan(x, y, sigma)
         sigma, whitening = _deviations(sigma, y)
@@ -194,9 +197,10 @@ def _steps(method: str, given: dict[str, Any]) -> int | None:
     for name, value in numbers.items():
         whole = name in ("maxfev", "max_nfev")
         kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
-        least = 0 if whole or name in ("gtol", "epsfcn") else _EPS
+        least = _EPS if name in ("ftol", "xtol") else 0
+        most = np.inf if whole else _COARSE
         free = value is None and (name in ("epsfcn", "max_nfev") or (name == "gtol" and method != "lm"))
-        if not free and (isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < np.inf):
+        if not free and (isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < most):
             raise UnusualError
     if not given.keys() <= _OPTIONS[method] or given.get("loss", "linear") != "linear" or given.get("verbose", 0) != 0:
         raise UnusualError

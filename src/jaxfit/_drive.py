@@ -83,7 +83,7 @@ def in_memory(task: Task, steps: int) -> Ended:
     careful = task.optimizer.second_try(first.state, first.converged, held(task, first.state))
     if careful is None:
         return first
-    second = _once(task._replace(optimizer=careful), steps)
+    second = _once(task._replace(optimizer=careful, meaning=(task.meaning, "second")), steps)
     better = second.failure is None and (second.loss < first.loss or not first.converged)
     chosen = second if better else first
     return chosen._replace(

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -15,8 +15,10 @@ from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence
 from jaxfit._problem import Problem
 from jaxfit._program import Task
+from jaxfit._report import named_numbers
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning
+from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer
 
 
@@ -86,7 +88,10 @@ def fit(
         key: An int or a JAX key. All randomness of the fit comes from it.
 
     Returns:
-        A `FitResult`: params, status, history, and what can be asked of them.
+        A `FitResult`: params, status, history, and what can be asked of them. Inside a function that JAX transforms
+        by `jit`, `vmap` or `grad`, where values are not known yet, a `TracedResult`: the same params, loss, covariance
+        and standard errors as a pytree. The derivative of a second-order fit's params is that of the equation which
+        they solve (the implicit function theorem), so no step is differentiated.
 
     Raises:
         TypeError: An argument is of the wrong kind, or the model cannot be traced.
@@ -94,7 +99,8 @@ def fit(
 
     Warns:
         FitWarning: The fit ended in a way that its user should know of: it diverged, its loss turned NaN or infinite,
-            it reached its limit of steps. The result then holds the last params whose loss is finite.
+            it reached its limit of steps, in which cases the result holds the last params whose loss is finite; or the
+            data do not determine some of the params, which it names.
 
     Example:
         >>> import jax.numpy as jnp
@@ -119,7 +125,8 @@ def fit(
     chosen.check_loss(loss)
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
-    traced = _traced.is_traced(data if kind == "arrays" else None, params, sigma, weights, bounds, chosen, key, model, loss)
+    arrays = data if kind == "arrays" else None
+    traced = _traced.is_traced(arrays, params, sigma, weights, bounds, chosen, key, model, loss)
     start = _inputs.params(params, data, widen=chosen.is_second_order, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
     limits = _limits.bounds(bounds, getattr(model, "bounds", None), stays, start.tree)
@@ -152,7 +159,7 @@ def fit(
             meaning=meaning,
         )
         if traced:
-            return _traced.fit(task, _steps(task, steps, epochs), absolute_sigma)
+            return cast("FitResult", _traced.fit(task, _steps(task, steps, epochs), absolute_sigma))
         if chosen.in_blocks:
             task = _program.in_blocks(task)
         if kind == "stream":
@@ -207,7 +214,9 @@ def _wrap(
     again: Callable[[Any, Any], FitResult],
 ) -> FitResult:
     status, message = ended.verdict(task.optimizer)
-    if not status.ok:
+    doubt = _doubt(task, ended) if status.ok else ""
+    message += doubt and f" {doubt}"
+    if doubt or not status.ok:
         warnings.warn(message, FitWarning, stacklevel=3)
     return FitResult(
         params=jax.device_get(ended.state.params) if wide else ended.state.params,
@@ -232,20 +241,46 @@ def _wrap(
     )
 
 
+def _doubt(task: Task, ended: _drive.Ended) -> str:
+    """Which params the data do not determine, as a sentence; empty where they determine all, or nobody knows."""
+    terms = task.optimizer.terms(ended.state)
+    if terms is None:
+        return ""
+    curvature = np.asarray(terms.curvature)
+    lost = Evidence(curvature, 0, None, True, held=_drive.held(task, ended.state)).undetermined
+    if not lost.any():
+        return ""
+    names = [name for name, _ in named_numbers(ended.state.params)]
+    few = [name for name, gone in zip(names, lost, strict=True) if gone]
+    idle = [name for name, gone, bend in zip(names, lost, np.diagonal(curvature), strict=True) if gone and bend == 0]
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(task.data and task.data.y))
+    why = "Give more data, fix some of these params, or leave them out."
+    if idle:
+        why = f"{_listed(idle)} had no effect on the prediction: start elsewhere, fix or leave out what has none."
+    elif numbers < len(names):
+        why = f"There are {numbers} numbers in y for {len(names)} params: give more data, or fix some params."
+    return f"The data do not determine {_listed(few)}, whose standard errors are infinite. {why}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence | None:
     """What an optimizer that knows the curvature can say of the params; None from the others."""
     terms = task.optimizer.terms(ended.state)
     if terms is None or task.data is None:
         return None
-    loss, data = task.problem.loss, task.data
+    loss = task.problem.loss
     total, observations = _program.observations(task)
     total = float(total)
+    robust = _curvature.is_robust(loss)
     return Evidence(
-        np.asarray(terms.curvature) * total,
+        _program.sandwich(task, ended.state.params) if robust else np.asarray(terms.curvature) * total,
         int(observations),
         ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None,
         absolute_sigma,
         held=_drive.held(task, ended.state),
         loss_sum=ended.loss * total,
     )
-

@@ -118,7 +118,7 @@ def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
         array = np.asarray(found, float)  # None becomes NaN: no bound, as nothing said
         said = np.asarray(found, object)
         array = np.broadcast_to(array, leaf.shape)
-        empty = np.broadcast_to(np.equal(said, None), leaf.shape)
+        empty = np.broadcast_to(said == None, leaf.shape)  # noqa: E711 (entry by entry)
     except (TypeError, ValueError) as error:
         came = _checks.describe_tree(found)
         raise type(error)(

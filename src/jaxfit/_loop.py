@@ -89,11 +89,12 @@ def run(
     """
     span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
     length = source.steps_per_round
-    stream = random.fold_in(key, _STEP_STREAM)
+    stream = random.fold_in(key, _STEP_STREAM) if problem.draws else key
     record = (*record, "gradient_norm") if careful and record and "gradient_norm" not in record else record
 
     def advance(now: Progress, batch: Batch) -> Progress:
-        after, info = optimizer.step(problem, now.state, batch, random.fold_in(stream, now.step))
+        step_key = random.fold_in(stream, now.step) if problem.draws else key
+        after, info = optimizer.step(problem, now.state, batch, step_key)
         after = after._replace(params=problem.within(after.params))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
         going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
@@ -101,7 +102,7 @@ def run(
         return Progress(
             step=now.step + 1,
             # A step that starts from what is not finite, or from the last row, is not taken.
-            state=jax.tree.map(lambda new, old: jnp.where(going, new, old), after, now.state),
+            state=jax.tree.map(lambda new, old: lax.select(going, new, old), after, now.state),
             running=going,
             converged=now.converged if record else sound & info.converged,
             history=_write(now.history, now.step - span.start, row),

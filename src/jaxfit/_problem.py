@@ -54,6 +54,7 @@ class Problem(NamedTuple):
         sums: Whether the loss is a sum over the samples; otherwise it is their (weighted) mean.
         bounds: The least and the largest params allowed, two pytrees of arrays like them; None for none.
         block: How many samples are handled at once for the Gauss–Newton terms; None for all.
+        draws: Whether the model is random, and takes a key at every step.
     """
 
     model: Callable
@@ -61,6 +62,7 @@ class Problem(NamedTuple):
     sums: bool = False
     bounds: tuple[Any, Any] | None = None
     block: int | None = None
+    draws: bool = False
 
     def compared(self, prediction: Any, batch: Batch) -> tuple[Any, Any]:
         """Prediction and target as the loss takes them.
@@ -75,7 +77,7 @@ class Problem(NamedTuple):
                 prediction, target = _vector(prediction), _vector(target)
             if jnp.iscomplexobj(prediction) or jnp.iscomplexobj(target):
                 prediction, target = _pairs(prediction), _pairs(target)
-                sigma = sigma[..., None] if jnp.ndim(sigma) else sigma
+                sigma = sigma[..., None] if sigma is not None and jnp.ndim(sigma) else sigma
         if sigma is not None:
             prediction, target = prediction / sigma, target / sigma
         return prediction, target

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _data, _loop, _model, _problem
+from jaxfit import _checks, _compile, _data, _loop, _model, _problem, losses
 from jaxfit._problem import Batch, Problem
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
@@ -108,9 +109,7 @@ def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
     careful = task.optimizer.needs_full_batch
     # A second-order optimizer has seen its last params; a row more tells whether it had converged there.
     span = _loop.Span(0, steps, steps + bool(task.optimizer.default_steps))
-    return _loop.run(
-        task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful
-    )
+    return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful)
 
 
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
@@ -163,6 +162,33 @@ def in_blocks(task: Task) -> Task:
     except Exception:  # it cannot be given a few samples: whether it can be given all is checked elsewhere
         return task
     return task._replace(problem=task.problem._replace(block=size)) if bool(alone) else task
+
+
+def sandwich(task: Task, params: Any) -> np.ndarray:
+    """The inverse covariance of params that a robust loss fitted, [p, p].
+
+    Source: Huber, "Robust statistics" (1981), 7.6: residuals enter by the loss's slope, so many as lie in its tails
+    count for less.
+    """
+
+    def program(params: Any, data: Batch) -> tuple[jax.Array, ...]:
+        flat, unravel = ravel_pytree(params)
+        squares = task.problem._replace(loss=losses.mse, sums=True)
+        curvature = squares.gauss_newton(flat, unravel, data).curvature / 2
+        prediction, target = task.problem.compared(task.problem.model(params, data.x), data)
+        slope = jax.grad(lambda prediction: jnp.sum(task.problem.loss(prediction, target, reduction="none")))
+        pull, bend = jax.jvp(slope, (prediction,), (jnp.ones_like(prediction),))
+        weights = 1 if data.weights is None else data.weights.reshape(-1, *[1] * (pull.ndim - 1))
+        count = pull.size if data.weights is None else jnp.sum(jnp.broadcast_to(weights, pull.shape))
+        mean = jnp.sum(weights * bend) / count
+        spread = jnp.sum(weights * (bend - mean) ** 2) / count
+        freedom = count - flat.size
+        correction = 1 + flat.size / count * spread / mean**2
+        variance = jnp.where(freedom > 0, correction**2 * jnp.sum(weights * pull**2) / freedom / mean**2, jnp.inf)
+        return curvature, variance
+
+    (curvature, variance), _ = _compile.call(program, _key(task, "sandwich"), params, task.data)
+    return np.asarray(curvature) / float(variance)
 
 
 def observations(task: Task) -> tuple[Any, Any]:

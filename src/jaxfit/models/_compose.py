@@ -154,11 +154,11 @@ def _of_parts(model: "Model", sample: Sample) -> Guessed:
         attempts = [_Attempt(model, parts, (*order, *linear), narrowed) for order in chosen[:_MOST_ORDERS]]
         for attempt in attempts:
             attempt.go_round(trims)
-        best_of_kind.append(min(attempts, key=_Attempt.unexplained))
+        best_of_kind += sorted(attempts, key=_Attempt.unexplained)[: 2 if trims else 1]
     for attempt, _ in itertools.product(best_of_kind, range(_ROUNDS - 1 if len(parts) > 1 else 0)):
         attempt.go_round()
     best = min(best_of_kind, key=_Attempt.unexplained)
-    params: dict[str, Any] = {name: params for name, params in zip(model.names, best.params, strict=True)}
+    params: dict[str, Any] = dict(zip(model.names, best.params, strict=True))
     return Guessed(params, combined(model.expression, iter(best.values)))
 
 

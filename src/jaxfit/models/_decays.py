@@ -189,7 +189,7 @@ power_law = Model(
     _power_law,
     ("amplitude", "exponent"),
     guesser=Scan(
-        lambda sample: [even(-8.0, 8.0, 65)],
+        lambda _: [even(-8.0, 8.0, 65)],
         lambda x, exponent: ((x / np.exp(np.log(x).mean())) ** exponent,),
         lambda x, v, c: {"amplitude": c[0] * np.exp(np.clip(-v[0] * np.log(x).mean(), -80, 80)), "exponent": v[0]},
         domain="positive",

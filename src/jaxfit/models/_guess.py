@@ -183,18 +183,15 @@ def best_on(axes: list[Axis], columns: Callable, sample: Sample) -> np.ndarray:
     low, high = np.array([[mark.min(), mark.max()] for mark in marks]).T
     points = np.stack([part.ravel() for part in np.meshgrid(*marks, indexing="ij")], axis=1)
     found = gains(points)
-    ended = []
-    for start in np.argsort(-found, kind="stable")[:_STARTS]:
-        best, step = points[start], np.array([axis.step for axis in axes])
-        most = found[start]
-        for _ in range(_ZOOMS):
-            reach = [(-1.0, -0.5, 0.0, 0.5, 1.0) if width else (0.0,) for width in step]
-            around = np.clip(best + step * np.array(list(itertools.product(*reach))), low, high)
-            local = gains(around)
-            best, step, most = around[np.argmax(local)], step / 2, local.max()
-        ended.append((most, best))
-    best = max(ended, key=lambda end: end[0])[1]
-    return np.array([value[0] for value in values(best[None])])
+    best = points[np.argsort(-found, kind="stable")[:_STARTS]]
+    step = np.array([axis.step for axis in axes])
+    reach = np.array(list(itertools.product(*[(0.0, -1.0, -0.5, 0.5, 1.0) if width else (0.0,) for width in step])))
+    for zoom in range(_ZOOMS):
+        around = np.clip(best[:, None] + step * 0.5**zoom * reach, low, high)
+        local = gains(around.reshape(-1, len(axes))).reshape(len(best), -1)
+        best = around[np.arange(len(best)), np.argmax(local, axis=1)]
+    last = best[np.argmax(gains(best))]
+    return np.array([value[0] for value in values(last[None])])
 
 
 def _gain(sample: Sample, target: np.ndarray, columns: Callable, values: list[np.ndarray]) -> np.ndarray:

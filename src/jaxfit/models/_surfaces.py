@@ -42,7 +42,8 @@ def _gaussian_2d(params: dict[str, Any], x: jax.Array) -> jax.Array:
     return params["height"] * _bell(jnp, x, *(params[name] for name in _NAMES[1:]))
 
 
-def _bell(xp: Any, x: Any, center_x: Any, center_y: Any, sigma_x: Any, sigma_y: Any, angle: Any) -> Any:
+def _bell(xp: Any, x: Any, *values: Any) -> Any:
+    center_x, center_y, sigma_x, sigma_y, angle = values
     right, up = x[..., 0] - center_x, x[..., 1] - center_y
     u = right * xp.cos(angle) + up * xp.sin(angle)
     v = up * xp.cos(angle) - right * xp.sin(angle)

@@ -106,7 +106,7 @@ class Optimizer(abc.ABC):
         """Whether it asks for Gauss–Newton terms, which can be summed block by block."""
         return False
 
-    def check_bounds(self) -> None:  # noqa: B027: most have nothing to say
+    def check_bounds(self) -> None:  # noqa: B027 (most have nothing to say)
         """Raises TypeError where its steps cannot be held within bounds by moving what left them back."""
 
     def terms(self, state: State) -> GaussNewton | None:

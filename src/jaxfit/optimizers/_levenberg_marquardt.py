@@ -22,7 +22,7 @@ from jaxfit.optimizers._base import Info, Optimizer, State, flag, number
 from jaxfit.optimizers._first_order import Number
 
 _BEND = 0.75  # the most that the path may bend in a step: Transtrum and Sethna's alpha
-_SHRINK = 0.1  # the least share of the damping that a step leaves
+_SHRINK = {False: 0.1, True: 0.2}  # the least share of the damping that a step leaves, without acceleration and with it
 _PLAIN_STEPS = 200  # after which the plain rule is known to be in trouble
 _ROBUST_DAMPING = 100.0
 _GAIN = 1e-6  # the share of the loss that one param alone may still have to gain at a sound end
@@ -138,7 +138,7 @@ class LevenbergMarquardt(Optimizer):
     @property
     def default_steps(self) -> int:
         """The model is evaluated at most this often."""
-        return 2_000
+        return 5_000
 
     def terms(self, state: State) -> GaussNewton:
         """The Gauss–Newton terms at the state's params."""
@@ -180,17 +180,17 @@ class LevenbergMarquardt(Optimizer):
         # The last step gains less than the loss's rounding, and the params many digits: rounding must not reject it.
         slack = jnp.where(now.last, 64 * jnp.finfo(here.dtype).eps * jnp.abs(now.terms.loss), 0)
         accepted = usable & (first | (now.straight & (found.loss < now.terms.loss + slack)))
-        flat = jnp.where(accepted, now.trial, here)
-        terms = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), found, now.terms)
-        shrink = jnp.maximum(_SHRINK, 1 - (2 * jnp.minimum(gain_ratio, 10.0) - 1) ** 3)
+        flat = lax.select(accepted, now.trial, here)
+        terms = jax.tree.map(functools.partial(lax.select, accepted), found, now.terms)
+        shrink = jnp.maximum(_SHRINK[bool(self.acceleration)], 1 - (2 * jnp.minimum(gain_ratio, 10.0) - 1) ** 3)
         factor = jnp.where(first, 1, jnp.where(accepted, shrink, now.growth))
         damping = now.damping * factor.astype(flat.dtype)
         growth = jnp.where(accepted, jnp.asarray(2, flat.dtype), now.growth * 2)
         scale = jnp.maximum(now.scale, jnp.diagonal(terms.curvature))
         before = jnp.where(accepted & ~first, now.predicted, 0)
         after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, predicted=before, done=now.last)
-        loss = jnp.where(first, found.loss, now.terms.loss)
-        gradient = jnp.where(first, found.gradient, now.terms.gradient)
+        loss = lax.select(first, found.loss, now.terms.loss)
+        gradient = lax.select(first, found.gradient, now.terms.gradient)
         if problem.bounds is not None:
             gradient = jnp.where(_is_held(here, gradient, _flat_bounds(problem)), 0, gradient)
         info = Info(loss, jnp.linalg.norm(gradient), jnp.asarray(False))
@@ -273,7 +273,8 @@ class LevenbergMarquardt(Optimizer):
             return None
         now: Damped = state.inner
         loss, gradient, curvature = (np.asarray(term, float) for term in now.terms)
-        diagonal, flat = np.diagonal(curvature), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+        diagonal = np.diagonal(curvature)
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
         moves = (diagonal > 0) & ~(np.zeros(len(flat), bool) if held is None else held)
         gains = gradient[moves] ** 2 / (2 * diagonal[moves])
         rounding = (100 * np.finfo(flat.dtype).eps) ** 2 * (flat**2 * diagonal).sum() / 2

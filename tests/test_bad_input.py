@@ -182,17 +182,6 @@ def test_a_sentence_for_each(compilations, error, message, options):
     assert compilations() == 0
 
 
-def test_fit_inside_jit_says_so():
-    with pytest.raises(TypeError, match=r"params is traced"):
-        jax.jit(lambda p: call(params=p).params)(START)
-    with pytest.raises(TypeError, match=r"key is traced"):
-        jax.jit(lambda key: call(key=key).params)(jax.random.key(0))
-    with pytest.raises(TypeError, match=r"Adam\(.* is traced"):
-        jax.jit(lambda rate: call(optimizer=Adam(rate)).params)(0.1)
-    with pytest.raises(TypeError, match="cannot be called under jit"):
-        jax.jit(lambda y: call(data=(X, y)).params)(Y)
-
-
 def test_predict_checks_its_x():
     result = call()
     for x, message in [(NAN, "x: 3 of its 12 values"), ({}, "x holds no arrays"), ("a", "x is <U1")]:

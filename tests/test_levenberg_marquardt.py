@@ -9,7 +9,7 @@ import pytest
 
 import jaxfit as jf
 import nist
-from jaxfit import Status
+from jaxfit import Status, _problem
 from jaxfit.optimizers import LevenbergMarquardt
 
 fit = functools.partial(jf.fit, optimizer=LevenbergMarquardt())
@@ -141,7 +141,9 @@ def test_float32_ends_within_its_precision():
 
 def test_a_param_that_does_nothing_has_an_infinite_error(regression):
     x, y = regression
-    result = fit(lambda p, x: x @ p[:3] + 0 * p[3], (x, y), np.zeros(4))
+    with pytest.warns(jf.FitWarning, match=r"do not determine params\[3\], whose .* had no effect on the prediction"):
+        result = fit(lambda p, x: x @ p[:3] + 0 * p[3], (x, y), np.zeros(4))
+    assert result.success
     assert np.isinf(result.standard_errors[3])
     np.testing.assert_array_equal(result.evidence.undetermined, [False, False, False, True])
     assert np.isfinite(result.standard_errors[:3]).all()
@@ -149,10 +151,18 @@ def test_a_param_that_does_nothing_has_an_infinite_error(regression):
 
 def test_two_params_that_only_act_together_have_infinite_errors(regression):
     x, y = regression
-    result = fit(lambda p, x: x @ p[:3] + p[3], (x, y), np.zeros(4))  # x has a column of ones already
+    with pytest.warns(jf.FitWarning, match=r"do not determine params\[0\], params\[3\], .*fix some of these"):
+        result = fit(lambda p, x: x @ p[:3] + p[3], (x, y), np.zeros(4))  # x has a column of ones already
     np.testing.assert_array_equal(result.evidence.undetermined, [True, False, False, True])
     assert np.isinf(result.covariance[0]).all()
     assert np.isfinite(result.standard_errors[1:3]).all()
+
+
+def test_fewer_points_than_params():
+    x = np.array([0.0, 1.0])
+    with pytest.warns(jf.FitWarning, match="There are 2 numbers in y for 3 params: give more data"):
+        result = fit(lambda p, x: p[0] + p[1] * x + p[2] * x**2, (x, x), np.zeros(3))
+    np.testing.assert_allclose(result.predict(x), x, atol=1e-10)
 
 
 def test_nan_at_a_trial_point_is_a_rejected_step():
@@ -204,3 +214,192 @@ def test_a_second_fit_compiles_nothing(regression, compilations):
     compilations()
     jf.fit(linear, regression, np.ones(3), optimizer=LevenbergMarquardt(initial_damping=1.0))
     assert compilations() == 0
+
+
+# losses
+
+
+LABELS = (np.sin(np.arange(50.0)) > 0).astype(float)
+COUNTS = np.arange(50.0) % 7
+POSITIVE = lambda p, x: jnp.exp(x @ p)
+PROBABILITY = lambda p, x: jax.nn.sigmoid(x @ p)
+CURVED = {
+    "binary_cross_entropy": (PROBABILITY, LABELS, {}),
+    "binary_cross_entropy, weighted": (PROBABILITY, LABELS, {"weight": np.linspace(1, 2, 50)}),
+    "binary_cross_entropy_with_logits": (linear, LABELS, {"pos_weight": 2.0}),
+    "gaussian_nll": (linear, COUNTS, {"var": np.linspace(0.5, 2, 50), "full": True}),
+    "huber": (linear, COUNTS, {"delta": 0.7}),
+    "huber, weighted": (linear, COUNTS, {"delta": 0.7, "weight": np.linspace(1, 2, 50)}),
+    "mse, weighted": (linear, COUNTS, {"weight": np.linspace(1, 2, 50)}),
+    "multilabel_soft_margin": (lambda p, x: jnp.stack([x @ p, -x @ p], 1), np.stack([LABELS, 1 - LABELS], 1), {}),
+    "poisson_nll": (linear, COUNTS, {}),
+    "poisson_nll, of counts": (POSITIVE, COUNTS, {"log_input": False}),
+    "smooth_l1": (linear, COUNTS, {"beta": 0.7}),
+    "soft_margin": (linear, 2 * LABELS - 1, {"reduction": "sum"}),
+}
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_every_loss_with_a_curvature_ends_where_its_gradient_vanishes(regression, name):
+    model, y, options = CURVED[name]
+    loss = functools.partial(getattr(jf.losses, name.split(",")[0]), **options)
+    x = 0.3 * regression[0]
+    result = fit(model, (x, y), np.zeros(3), loss=loss, record=("gradient_norm",))
+    assert result.success
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda p: loss(model(p, jnp.asarray(x)), jnp.asarray(y)))(jnp.asarray(result.params))
+    assert np.linalg.norm(gradient) < 1e-6 * result.history["gradient_norm"][0]
+    assert (np.diff(result.history["loss"]) <= 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": np.array([1.0, 2, 3])}, {"ignore_index": 2}], ids=str)
+def test_cross_entropy_in_all_its_forms(regression, options):
+    x, y = regression
+    labels = np.digitize(y, [-1.0, 2.0])
+    loss = functools.partial(jf.losses.cross_entropy, label_smoothing=0.1, **options)
+    model = lambda p, x: jnp.concatenate([jnp.zeros((len(x), 1)), x @ p], axis=1)
+    result = fit(model, (x, labels), np.zeros((3, 2)), loss=loss)
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(lambda p: loss(model(p, jnp.asarray(x)), labels))(
+            jnp.asarray(result.params)
+        )
+    np.testing.assert_allclose(result.loss, value, rtol=1e-10)
+    assert np.abs(gradient).max() < 1e-9
+
+
+def test_robust_fits_are_scipy_s():
+    from scipy.optimize import least_squares
+
+    x = np.linspace(0, 4, 60)
+    y = 3 * np.exp(-1.2 * x) + 0.5 + 0.05 * np.cos(40 * x)
+    y[::7] += 3
+    result = fit(
+        lambda p, x: p[0] * jnp.exp(-p[1] * x) + p[2],
+        (x, y),
+        np.ones(3),
+        loss=functools.partial(jf.losses.huber, delta=0.1),
+    )
+    residuals = lambda p: p[0] * np.exp(-p[1] * x) + p[2] - y
+    expected = least_squares(residuals, np.ones(3), loss="huber", f_scale=0.1, xtol=1e-15, ftol=1e-15, gtol=1e-15)
+    np.testing.assert_allclose(result.params, expected.x, rtol=1e-5)
+
+
+def test_robust_standard_errors_are_the_spread_of_robust_fits():
+    rng = np.random.default_rng(1)
+    x = np.column_stack([np.ones(200), rng.normal(size=(200, 2))])
+    fits = [
+        fit(linear, (x, x @ [1.0, 2, -1] + rng.standard_t(3, size=200)), np.zeros(3), loss=jf.losses.huber)
+        for _ in range(100)
+    ]
+    spread = np.std([result.params for result in fits], axis=0)
+    np.testing.assert_allclose(np.mean([result.standard_errors for result in fits], axis=0), spread, rtol=0.25)
+
+
+# shapes of data
+
+
+def test_complex_predictions_are_fitted_in_both_parts():
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 5, 50)
+    signal = 2 * np.exp((-0.3 + 1.5j) * x) + 0.01 * (rng.normal(size=50) + 1j * rng.normal(size=50))
+    model = lambda p, x: p["a"] * jnp.exp((-p["g"] + 1j * p["w"]) * x)
+    start = {"a": 1.0, "g": 0.2, "w": 1.4}
+    sigma = np.linspace(0.01, 0.02, 50)
+    result = fit(model, (x, signal), start, sigma=sigma)
+    parts = lambda p, x: jnp.concatenate([jnp.real(model(p, x)), jnp.imag(model(p, x))])
+    joined = np.concatenate([signal.real, signal.imag])
+    expected = fit(lambda p, x: parts(p, x[:50]), (np.tile(x, 2), joined), start, sigma=np.tile(sigma, 2))
+    for name in start:
+        np.testing.assert_allclose(result.params[name], expected.params[name], rtol=1e-8)
+        np.testing.assert_allclose(result.standard_errors[name], expected.standard_errors[name], rtol=1e-6)
+    assert result.degrees_of_freedom == 97
+
+
+def test_data_sets_of_different_lengths_share_params():
+    rng = np.random.default_rng(0)
+    x = {"u": np.linspace(0, 3, 60), "v": np.linspace(0, 2, 30)}
+    y = {
+        name: amplitude * np.exp(-t) + 0.01 * rng.normal(size=t.size)
+        for (name, t), amplitude in zip(x.items(), (2, 5), strict=True)
+    }
+    model = lambda p, x: {name: p[name] * jnp.exp(-p["rate"] * t) for name, t in x.items()}
+    start = {"u": 1.0, "v": 1.0, "rate": 0.5}
+    result = fit(model, (x, y), start, sigma={"u": 0.01, "v": np.full(30, 0.02)})
+    joined = fit(
+        lambda p, x: jnp.where(x[:, 1] == 0, p["u"], p["v"]) * jnp.exp(-p["rate"] * x[:, 0]),
+        (
+            np.column_stack([np.concatenate([x["u"], x["v"]]), np.repeat([0, 1], [60, 30])]),
+            np.concatenate([y["u"], y["v"]]),
+        ),
+        start,
+        sigma=np.repeat([0.01, 0.02], [60, 30]),
+    )
+    for name in start:
+        np.testing.assert_allclose(result.params[name], joined.params[name], rtol=1e-9)
+        np.testing.assert_allclose(result.standard_errors[name], joined.standard_errors[name], rtol=1e-7)
+
+
+def test_data_sets_that_the_prediction_does_not_match():
+    x = {"u": np.ones(3), "v": np.ones(2)}
+    with pytest.raises(ValueError, match="Expected a prediction with y's structure and shapes"):
+        fit(lambda p, x: {"u": p * x["v"], "v": p * x["u"]}, (x, x), 1.0)
+
+
+# many samples
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setitem(_problem._BLOCK_BYTES, "cpu", 16_000)
+
+
+MANY = np.random.default_rng(3).uniform(0, 5, (5_003, 2))
+NOISY = 2 * np.exp(-1.3 * MANY[:, 0]) + 0.1 * MANY[:, 1] + 0.1 * np.sin(100 * MANY[:, 1])
+BY_ROWS = lambda p, x: p[0] * jnp.exp(-p[1] * x[:, 0]) + p[2] * x[:, 1]
+IN_BLOCKS = {
+    "plain": (BY_ROWS, {}),
+    "weights": (BY_ROWS, {"weights": np.linspace(0, 1, 5_003)}),
+    "sigma": (BY_ROWS, {"sigma": np.linspace(0.1, 1, 5_003)}),
+    "one sigma": (BY_ROWS, {"sigma": 0.1, "absolute_sigma": True}),
+    "huber": (BY_ROWS, {"loss": functools.partial(jf.losses.huber, delta=0.05)}),
+    "sum": (BY_ROWS, {"loss": functools.partial(jf.losses.mse, reduction="sum")}),
+    "accelerated": (BY_ROWS, {"optimizer": LevenbergMarquardt(acceleration=True)}),
+    "bounds": (BY_ROWS, {"bounds": (None, [np.inf, 1.0, np.inf])}),
+    "rows that mix": (lambda p, x: BY_ROWS(p, x / x.max()), {}),
+}
+
+
+@pytest.mark.parametrize("name", IN_BLOCKS)
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_give_what_all_samples_at_once_give(name, monkeypatch):
+    model, options = IN_BLOCKS[name]
+    whole = lambda: fit(model, (MANY, NOISY), np.array([1.0, 1.0, 0.0]), **options)
+    parts = whole()
+    assert parts._weigh.args[0].problem.block == (None if name == "rows that mix" else 280)
+    monkeypatch.setitem(_problem._BLOCK_BYTES, "cpu", 1 << 40)
+    expected = whole()
+    np.testing.assert_allclose(parts.params, expected.params, rtol=1e-8)
+    np.testing.assert_allclose(parts.covariance, expected.covariance, rtol=1e-7)
+
+
+# the second try
+
+
+def test_a_bad_end_is_noticed_and_tried_again():
+    """BoxBOD, from NIST's first start: the plain rule lands where the rate has lost all influence."""
+    x, y = np.array([1.0, 2, 3, 5, 7, 10]), np.array([109.0, 149, 149, 191, 213, 224])
+    model = lambda b, x: b[0] * (1 - jnp.exp(-b[1] * x))
+    result = jf.fit(model, (x, y), np.array([1.0, 1.0]))
+    np.testing.assert_allclose(result.params, [2.1380940889e02, 5.4723748542e-01], rtol=1e-8)
+    np.testing.assert_allclose(result.standard_errors, [1.2354515176e01, 1.0455993237e-01], rtol=1e-6)
+    plain = jf.fit(model, (x, y), np.array([1.0, 1.0]), optimizer=LevenbergMarquardt(acceleration=False))
+    assert plain.standard_errors[1] > 1e6 * plain.params[1]
+    assert plain.loss > 2 * result.loss
+
+
+def test_an_easy_fit_is_tried_once(compilations):
+    x = np.linspace(0, 3, 30)
+    compilations()
+    result = jf.fit(lambda p, x: p[0] * jnp.exp(-p[1] * x), (x, 2 * np.exp(-x) + 0.01 * np.cos(9 * x)), np.ones(2))
+    assert compilations() == 1
+    assert result.steps <= 7

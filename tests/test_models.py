@@ -202,10 +202,11 @@ def test_faddeeva():
 
 def test_voigt_slopes_are_those_of_the_exact_profile():
     x = np.linspace(-4, 4, 41)
+    differentiate = jax.jit(jax.jacfwd(models.voigt))
     for gamma in (0.0, 1e-8, 0.3, 5.0):
         params = {"height": 2.0, "center": 0.5, "sigma": 0.7, "gamma": gamma}
         with jax.enable_x64(True):
-            slopes = jax.jit(jax.jacfwd(models.voigt))(jax.tree.map(np.float64, params), x)
+            slopes = differentiate(jax.tree.map(np.float64, params), x)
         for name in params:
             h = 1e-5
             above, below = (voigt(params | {name: params[name] + d * h}, x) for d in (1, -1 if params[name] > h else 0))
@@ -308,7 +309,7 @@ DRAWS = {
         (-5, 5),
     ),
 }
-CASES = 20
+CASES = 8
 
 
 def drawn(tree, rng):
@@ -321,10 +322,10 @@ def made(text):
 
 @pytest.mark.parametrize("text", DRAWS)
 def test_a_fit_from_the_guess_reaches_the_minimum(text, rng):
-    """At least as low as a fit that starts from the truth, in 19 of 20 cases, each with 3 % of noise."""
+    """At least as low as a fit that starts from the truth, each time with 3 % of noise."""
     model, (tree, (low, high)) = made(text), DRAWS[text]
     missed = []
-    for case in range(CASES):
+    for case in range(CASES // 2 if model.parts else CASES):
         truth = drawn(tree, rng)
         x = rng.uniform(low, high, 60) if case % 2 else rng.permutation(np.linspace(low, high, 60))
         with jax.enable_x64(True):
@@ -336,7 +337,7 @@ def test_a_fit_from_the_guess_reaches_the_minimum(text, rng):
         from_guess, from_truth = (fitted(model, (x, y), p) for p in (start, truth))
         if from_guess > from_truth * (1 + 1e-6):
             missed.append((truth, start, from_guess, from_truth))
-    assert len(missed) <= CASES // 20, missed
+    assert not missed
 
 
 def fitted(model, data, start):
@@ -348,7 +349,7 @@ def fitted(model, data, start):
 @pytest.mark.parametrize("text", ["gaussian_2d", "gaussian_2d + constant"])
 def test_the_guess_of_a_surface(text, rng):
     model = made(text)
-    for _ in range(10):
+    for _ in range(3):
         bell = {name: rng.uniform(1, 2) for name in ("height", "center_x", "center_y", "sigma_x")}
         bell |= {"sigma_y": bell["sigma_x"] * rng.uniform(0.3, 0.9), "angle": rng.uniform(-1.5, 1.5)}
         truth = {"gaussian_2d": bell, "constant": {"value": 3.0}} if model.parts else bell
@@ -361,7 +362,7 @@ def test_the_guess_of_a_surface(text, rng):
 def test_a_guess_is_finite_and_within_bounds_whatever_the_data(name, rng):
     model = CURVES[name]
     lower, upper = model.bounds
-    for count in (1, 2, 3, 5, 3000):
+    for count in (1, 2, 3, 5, 1100):
         for same_x, y in ((False, np.full(count, 2.0)), (False, np.zeros(count)), (True, rng.normal(size=count))):
             x = np.full(count, 0.5) if same_x else rng.uniform(0.1, 5.0, count)
             x = np.stack([x, x[::-1]], axis=1) if name == "gaussian_2d" else x
@@ -557,7 +558,7 @@ def test_models_are_pure_functions():
 # With fit: starting values and bounds come from the model.
 
 
-def test_fit_needs_no_params(rng):
+def test_fit_needs_no_params():
     model = models.gaussian + models.linear
     truth = {"gaussian": {"height": 3.0, "center": 4.0, "sigma": 1.0}, "linear": {"slope": 0.5, "intercept": 1.0}}
     x = np.linspace(0.0, 10.0, 80)

@@ -28,7 +28,17 @@ def python(code, *options):
 
 
 def test_public_names():
-    assert jf.__all__ == ["FitResult", "FitWarning", "Status", "curve_fit", "fit", "losses", "models", "optimizers", "plotting"]
+    assert jf.__all__ == [
+        "FitResult",
+        "FitWarning",
+        "Status",
+        "curve_fit",
+        "fit",
+        "losses",
+        "models",
+        "optimizers",
+        "plotting",
+    ]
     assert jf.losses.__all__ == LOSSES
     for name in jf.__all__:
         assert getattr(jf, name).__doc__

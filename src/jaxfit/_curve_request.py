@@ -107,7 +107,7 @@ def read(
         if nan_policy == "omit" and not check_finite:
             x, y, sigma = _without_nan(x, y, sigma)
         sigma, whitening = _deviations(sigma, y)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise UnusualError from error
     if method is None:
         method = "lm" if limits is None else "trf"
@@ -170,6 +170,8 @@ def _without_nan(x: Any, y: np.ndarray, sigma: Any) -> tuple[Any, np.ndarray, An
     """The data without the points of which something is NaN; the last axis of x counts the points."""
     if not isinstance(x, np.ndarray) or x.ndim == 0 or y.ndim != 1 or x.shape[-1] != y.size:
         raise UnusualError
+    if not (np.isnan(x).any() or np.isnan(y).any()):
+        return x, y, sigma
     kept = ~(np.isnan(x).any(axis=tuple(range(x.ndim - 1))) | np.isnan(y))
     if sigma is not None:
         sigma = np.asarray(sigma)

@@ -108,6 +108,7 @@ def _once(task: Task, steps: int) -> Ended:
         careful = True
         progress, more = run(steps, careful)
         compile_seconds += more
+    task.optimizer.check_end(progress.state)
     taken = int(progress.step) - 1
     losses = np.asarray(progress.history["loss"])
     loss, state, failure = float(losses[taken]), progress.state, None

@@ -203,7 +203,7 @@ def _goodness(result: "FitResult") -> list[tuple[str, ...]]:
         if np.isfinite(result.r_squared):
             rows.append(("R squared", f"{_share(result.r_squared)}, adjusted {_share(result.adjusted_r_squared)}"))
     elif not result._is_likelihood:
-        return [("sigma", f"as it was given, or 1: {result._loss_name} finds none in the residuals")]
+        return [("sigma", f"found in the residuals, as {result._loss_name} weighs them")]
     if np.isfinite(result.log_likelihood):
         rows.append(("log-likelihood", f"{result.log_likelihood:.6g}"))
         rows.append(("AIC, BIC", f"{result.aic:.6g}, {result.bic:.6g}"))

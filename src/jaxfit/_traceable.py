@@ -245,7 +245,7 @@ def _read(code: types.CodeType) -> _Code:
             chains.add((False, (entry.argval, *_attributes(following))))
         elif entry.opname in ("LOAD_DEREF", "LOAD_CLASSDEREF") and entry.argval not in own:
             chains.add((True, (entry.argval, *_attributes(following))))
-        elif entry.opname.startswith("LOAD_FAST") and _last(entry) in arguments:
+        if ("LOAD_FAST" in entry.opname or entry.opname == "LOAD_DEREF") and _last(entry) in arguments:
             harmless &= not set(_attributes(following)) & _CHANGES
         elif entry.opname == "BINARY_OP" and entry.argrepr.endswith("=") and following:
             harmless &= not (following[0].opname.startswith("STORE_") and _first(following[0]) in arguments)

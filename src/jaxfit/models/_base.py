@@ -1,6 +1,8 @@
 """What a named curve is: a function with names, bounds and a guess; and how curves add up to others."""
 
 import dataclasses
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,6 +209,14 @@ class Model:
             raise ValueError("name is empty; expected a name such as 'peak'.")
         return dataclasses.replace(self, name=name)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The curves of this package are pickled by where they are, for what they guess with has no name."""
+        place, attribute = getattr(self.function, "__module__", ""), getattr(self.function, "__name__", "")[1:]
+        origin = getattr(sys.modules.get(place), attribute, None)
+        if isinstance(origin, Model) and dataclasses.replace(origin, name=self.name) == self:
+            return _found, (place, attribute, self.name)
+        return super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         if self.expression is None:
             formula = f" = {self.formula}" if self.formula else ""
@@ -235,6 +245,10 @@ class Model:
 
     def __neg__(self) -> "Model":
         return _made("*", -1.0, self)
+
+
+def _found(place: str, attribute: str, name: str) -> Model:
+    return getattr(importlib.import_module(place), attribute).named(name)
 
 
 def _made(operator: str, left: Any, right: Any) -> Model:

@@ -17,6 +17,7 @@ _STARTS = 6  # grid points from which the zoom begins
 _ZOOMS = 5
 _MOST_POINTS = 1024
 _DEPENDENT = 1e-8  # the share of a column that background may leave before they count as the same
+_FAINTEST = 1e-4  # the size of a column below which nothing of the curve is in sight
 
 
 class Sample(NamedTuple):
@@ -132,7 +133,7 @@ class Scan(Strategy):
         best = best_on(axes, self.columns, sample)
         with np.errstate(all="ignore"):
             columns = np.nan_to_num(np.stack([column[0] for column in self.columns(sample.x, *best[:, None, None])]))
-            coefficients = solve(sample, columns)
+            coefficients = solve(sample, columns, _FAINTEST)
             params = self.params(sample.x, tuple(best), tuple(coefficients))
         return Guessed({name: float(value) for name, value in params.items()}, coefficients @ columns)
 
@@ -156,10 +157,15 @@ class Linear(Strategy):
         return Guessed(dict(zip(self.names, map(float, coefficients), strict=True)), coefficients @ columns)
 
 
-def solve(sample: Sample, columns: np.ndarray) -> np.ndarray:
-    """The coefficients of columns [k, n] that explain a sample best; the smallest where several do."""
-    rows = sample.without_background(columns * sample.factor)
-    size = np.sqrt((rows**2).sum(axis=1))
+def solve(sample: Sample, columns: np.ndarray, faintest: float = 0.0) -> np.ndarray:
+    """The coefficients of columns [k, n] that explain a sample best; the smallest where several do.
+
+    A column whose size is less than that of the factor by `faintest` is left out.
+    """
+    rows = columns * sample.factor
+    seen = np.linalg.norm(rows, axis=1) > faintest * np.sqrt(np.mean(sample.factor**2))
+    rows = sample.without_background(rows) * seen[:, None]
+    size = np.linalg.norm(rows, axis=1)
     size = np.where(size > 0, size, 1.0)
     found = np.linalg.lstsq((rows / size[:, None]).T, sample.without_background(sample.y), rcond=None)[0]
     return found / size
@@ -199,11 +205,12 @@ def _gain(sample: Sample, target: np.ndarray, columns: Callable, values: list[np
     with np.errstate(all="ignore"):
         rows = [np.nan_to_num(row * sample.factor) for row in columns(sample.x, *[value[:, None] for value in values])]
         whole = [(row**2).sum(axis=1) for row in rows]
+        faintest = _FAINTEST**2 * np.mean(sample.factor**2)
         rows = [sample.without_background(row) for row in rows]
         square = [(row**2).sum(axis=1) for row in rows]
         dot = [row @ target for row in rows]
         alone = [
-            np.where(a > _DEPENDENT * before, d**2 / a, 0.0)
+            np.where((a > _DEPENDENT * before) & (before > faintest), d**2 / a, 0.0)
             for a, d, before in zip(square, dot, whole, strict=True)
         ]  # fmt: skip
         if len(rows) == 1:
@@ -235,7 +242,8 @@ def fewer(x: np.ndarray, y: np.ndarray, averaged: bool) -> tuple[np.ndarray, np.
         count = np.diff([*starts, y.size])
         middle = x.mean()
         return np.add.reduceat(x - middle, starts) / count + middle, np.add.reduceat(y, starts) / count
-    chosen = np.sort(np.random.default_rng(0).choice(y.size, min(y.size, 4 * _MOST_POINTS), replace=False))
+    most = _MOST_POINTS if averaged else min(y.size, 4 * _MOST_POINTS)
+    chosen = np.sort(np.random.default_rng(0).choice(y.size, most, replace=False))
     return x[chosen], y[chosen]
 
 

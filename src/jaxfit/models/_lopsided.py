@@ -119,8 +119,10 @@ exponential_gaussian = Model(
     lower={"sigma": 0, "tail": 0},
     guesser=Scan(
         lambda sample: [centers(sample), widths(sample, 10), Axis(np.array([0.3, 1.0, 3.0, 10.0]), True, 0.6)],
-        lambda x, center, sigma, ratio: (_modified(np, lambda u: 1 - rough_erf(u), x, center, sigma, sigma * ratio),),
-        lambda _, v, c: {"area": c[0], "center": v[0], "sigma": v[1], "tail": v[1] * v[2]},
+        lambda x, center, sigma, ratio: (
+            sigma * _modified(np, lambda u: 1 - rough_erf(u), x, center, sigma, sigma * ratio),
+        ),
+        lambda _, v, c: {"area": c[0] * v[1], "center": v[0], "sigma": v[1], "tail": v[1] * v[2]},
         local=True,
     ),
     formula="area / (2 * tail) * exp(sigma**2 / (2 * tail**2) - (x - center) / tail) * erfc(u), "

@@ -1,5 +1,6 @@
 """Curves that are linear in all their params."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -72,13 +73,20 @@ def _polynomial(params: dict[str, Any], x: jax.Array) -> jax.Array:
     return total
 
 
+@dataclasses.dataclass(frozen=True)
+class _Powers:
+    """The columns of a polynomial: 1, x, x**2, ..., or the other way round."""
+
+    count: int
+    falling: bool
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        columns = np.stack([np.ones(x.shape[0]) if power == 0 else x**power for power in range(self.count)])
+        return columns[::-1] if self.falling else columns
+
+
 def _powers(names: tuple[str, ...], falling: bool) -> Linear:
-    return Linear(names, functools.partial(_power_columns, len(names), falling))
-
-
-def _power_columns(count: int, falling: bool, x: np.ndarray) -> np.ndarray:
-    columns = np.stack([np.ones(x.shape[0]) if power == 0 else x**power for power in range(count)])
-    return columns[::-1] if falling else columns
+    return Linear(names, _Powers(len(names), falling))
 
 
 @functools.lru_cache(maxsize=64)

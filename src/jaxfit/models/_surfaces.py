@@ -84,7 +84,7 @@ class _Bell(Strategy):
             place = best_on(near, functools.partial(_columns_at, shape), sample)
         values = (*place, shape[0], shape[0] * shape[1], shape[2])
         rows = _bell(np, sample.x, *values)[None]
-        height = solve(sample, rows)
+        height = solve(sample, rows, 1e-4)
         params = {name: float(value) for name, value in zip(_NAMES, (height[0], *values), strict=True)}
         return Guessed(params, height @ rows)
 

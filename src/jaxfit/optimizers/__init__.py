@@ -9,6 +9,7 @@ from jaxfit.optimizers._first_order import SGD, FirstOrder, Optax
 if TYPE_CHECKING:
     from jaxfit.optimizers._adam import Adam, Adamax, AdamW, NAdam, RAdam
     from jaxfit.optimizers._adaptive import Adadelta, Adagrad, RMSprop, Rprop
+    from jaxfit.optimizers._closed_form import LinearLeastSquares
     from jaxfit.optimizers._lbfgs import LBFGS
     from jaxfit.optimizers._levenberg_marquardt import LevenbergMarquardt
 
@@ -23,6 +24,7 @@ __all__ = [
     "FirstOrder",
     "Info",
     "LevenbergMarquardt",
+    "LinearLeastSquares",
     "NAdam",
     "Optax",
     "Optimizer",
@@ -42,6 +44,7 @@ __getattr__, __dir__ = attach(
         "Adamax": "_adam",
         "LBFGS": "_lbfgs",
         "LevenbergMarquardt": "_levenberg_marquardt",
+        "LinearLeastSquares": "_closed_form",
         "NAdam": "_adam",
         "RAdam": "_adam",
         "RMSprop": "_adaptive",

@@ -109,6 +109,9 @@ class Optimizer(abc.ABC):
     def check_bounds(self) -> None:  # noqa: B027 (most have nothing to say)
         """Raises TypeError where its steps cannot be held within bounds by moving what left them back."""
 
+    def check_end(self, state: State) -> None:  # noqa: B027 (most take every model)
+        """Raises ValueError where the state at the end says that the model is not one that it can fit."""
+
     def terms(self, state: State) -> GaussNewton | None:
         """The Gauss–Newton terms at the state's params, where the optimizer knows them."""
         del state

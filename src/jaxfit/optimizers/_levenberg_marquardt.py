@@ -258,8 +258,8 @@ class LevenbergMarquardt(Optimizer):
         factor = jnp.where(now.predicted > 0, jnp.sqrt(predicted / jnp.where(now.predicted > 0, now.predicted, 1)), 1)
         rest = jnp.where(factor < 0.5, factor / (1 - jnp.minimum(factor, 0.5)), 1)
         last = (predicted <= gain * loss) | (step <= way * params)
-        last |= (predicted <= 1e5 * gain * loss) & (predicted * rest**2 <= jnp.maximum(gain / 10, 10 * smallest) * loss)
-        return last | ((step <= 1e6 * way * params) & (step * rest <= way * params))
+        last |= (predicted <= 1e5 * gain * loss) & (predicted * rest**2 <= 1e-5 * gain * loss)
+        return last | ((step <= 1e6 * way * params) & (step * rest <= 0.1 * way * params))
 
     def second_try(self, state: State, converged: bool, held: np.ndarray | None) -> "LevenbergMarquardt | None":
         """The rule to go by from the start where this one ended badly; None where the end is sound.

@@ -1,0 +1,153 @@
+"""Fits inside functions that JAX transforms: the same results, and derivatives by the implicit function theorem."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxfit as jf
+from jaxfit import optimizers
+
+X = np.linspace(0, 4, 40)
+Y = 3 * np.exp(-1.2 * X) + 0.5 + 0.05 * np.random.default_rng(0).normal(size=40)
+START = {"a": 1.0, "b": 1.0, "c": 0.0}
+
+
+def decay(params, x):
+    return params["a"] * jnp.exp(-params["b"] * x) + params["c"]
+
+
+def fit(y, **options):
+    return jf.fit(decay, (X, y), START, **options)
+
+
+@pytest.fixture(autouse=True)
+def _wide():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sigma": 0.1, "absolute_sigma": True}, {"bounds": (None, {"b": 1.1})}], ids=str
+)
+def test_jit_gives_what_a_plain_fit_gives(options):
+    inside, outside = jax.jit(functools.partial(fit, **options))(Y), fit(Y, **options)
+    for name in START:
+        np.testing.assert_allclose(inside.params[name], outside.params[name], rtol=1e-12)
+        np.testing.assert_allclose(inside.standard_errors[name], outside.standard_errors[name], rtol=1e-9)
+    np.testing.assert_allclose(inside.covariance, outside.covariance, rtol=1e-8)
+    np.testing.assert_allclose(inside.loss, outside.loss, rtol=1e-12)
+    np.testing.assert_allclose(inside.predict(X), outside.predict(X), rtol=1e-10)
+    assert inside.converged
+    assert inside.steps == outside.steps
+
+
+def test_vmap_is_a_loop():
+    curves = np.stack([Y, 2 * Y, Y + 1, Y - 0.3 * X])
+    together = jax.vmap(fit)(jnp.asarray(curves))
+    for index, curve in enumerate(curves):
+        alone = fit(curve)
+        for name in START:
+            np.testing.assert_allclose(together.params[name][index], alone.params[name], rtol=1e-7)
+
+
+def differences(function, at, indices, by=1e-5):
+    return [(function(at + by * e) - function(at - by * e)) / (2 * by) for e in np.eye(len(at))[list(indices)]]
+
+
+@pytest.mark.parametrize("differentiate", [jax.jacrev, jax.jacfwd])
+def test_the_derivative_in_the_data(differentiate):
+    rate = lambda y: fit(y).params["b"]
+    slopes = differentiate(rate)(jnp.asarray(Y))
+    np.testing.assert_allclose(slopes[np.array([0, 7, 30])], differences(rate, Y, (0, 7, 30)), rtol=1e-5)
+
+
+def test_the_derivative_of_a_linear_fit_is_the_pseudo_inverse():
+    matrix = np.column_stack([np.ones(40), X, X**2])
+    jacobian = jax.jacrev(lambda y: jf.fit(lambda p, x: x @ p, (matrix, y), np.zeros(3)).params)(jnp.asarray(Y))
+    np.testing.assert_allclose(jacobian, np.linalg.pinv(matrix), atol=1e-10)
+
+
+def test_the_derivative_in_sigma_weights_bounds_and_what_the_model_refers_to():
+    sigma, weights = np.linspace(0.1, 1, 40), np.linspace(1, 2, 40)
+    by_sigma = lambda s: fit(Y, sigma=s).params["b"]
+    by_weights = lambda w: fit(Y, weights=w).params["b"]
+    by_bound = lambda u: fit(Y, bounds=(None, {"b": u[0]})).params["a"]
+    by_offset = lambda c: jf.fit(lambda p, x: decay(p, x) + c[0] * x, (X, Y), START).params["a"]
+    by_error = lambda y: fit(y).standard_errors["b"]
+    cases = [
+        (by_sigma, sigma),
+        (by_weights, weights),
+        (by_bound, np.array([1.1])),
+        (by_offset, np.array([0.1])),
+        (by_error, Y),
+    ]
+    for function, at in cases:
+        slope = jax.grad(function)(jnp.asarray(at))
+        np.testing.assert_allclose(
+            slope[:2], differences(function, at, range(len(at)))[:2], rtol=1e-4, err_msg=str(slope)
+        )
+
+
+def test_a_param_at_its_bound_does_not_follow_the_data():
+    slopes = jax.grad(lambda y: fit(y, bounds=(None, {"b": 1.1})).params["b"])(jnp.asarray(Y))
+    np.testing.assert_array_equal(slopes, 0)
+
+
+def test_a_fixed_param_does_not_follow_the_data():
+    slopes = jax.grad(lambda y: fit(y, fixed="b").params["b"])(jnp.asarray(Y))
+    np.testing.assert_array_equal(slopes, 0)
+
+
+def test_poisson_regression_inside_jit():
+    matrix, counts = np.column_stack([np.ones(40), X]), np.round(10 * Y)
+    solve = functools.partial(jf.fit, lambda p, x: x @ p, params=np.zeros(2), loss=jf.losses.poisson_nll)
+    inside, outside = jax.jit(lambda y: solve(data=(matrix, y)))(counts), solve(data=(matrix, counts))
+    np.testing.assert_allclose(inside.covariance, outside.covariance, rtol=1e-8)
+
+
+def test_first_order_fits_run_too_but_have_no_derivative():
+    rate = lambda y, speed=0.05: fit(y, optimizer=optimizers.Adam(speed), steps=100).params["b"]
+    np.testing.assert_allclose(jax.jit(rate)(Y), rate(Y), rtol=1e-12)
+    speeds = jnp.array([0.01, 0.05])
+    swept = jax.vmap(lambda speed: rate(Y, speed))(speeds)
+    np.testing.assert_allclose(swept[1], rate(Y), rtol=1e-10)
+    with pytest.raises(TypeError, match=r"result of Adam has no derivative.*LevenbergMarquardt"):
+        jax.grad(rate)(jnp.asarray(Y))
+
+
+def test_minibatches_and_samplers_run_inside_jit():
+    by_batches = lambda y: fit(y, optimizer=optimizers.Adam(0.05), epochs=5, batch_size=16, key=3).params["a"]
+    np.testing.assert_allclose(jax.jit(by_batches)(Y), by_batches(Y), rtol=1e-12)
+    sampler = lambda key: (jnp.ones(3), 2 * jax.random.uniform(key, 3))
+    by_samples = lambda key: (
+        jf.fit(lambda p, x: p * x, sampler, 0.5, optimizer=optimizers.SGD(0.1), steps=5, key=key).params
+    )
+    np.testing.assert_allclose(jax.jit(by_samples)(jax.random.key(1)), by_samples(jax.random.key(1)), rtol=1e-6)
+
+
+def test_a_fit_that_fails_says_so_in_its_arrays():
+    starts = jnp.array([1.0, -1.0])
+    result = jax.vmap(lambda start: jf.fit(lambda p, x: jnp.log(p) * x, (X, Y), start))(starts)
+    assert list(result.converged) == [True, False]
+
+
+def test_what_has_no_place_inside():
+    with pytest.raises(ValueError, match="validation, metrics and record have no place"):
+        jax.jit(functools.partial(fit, record=("params",)))(Y)
+    with pytest.raises(ValueError, match="the optimizer knows no curvature"):
+        _ = jax.jit(lambda y: fit(y, optimizer=optimizers.Adam(0.1), steps=3).standard_errors)(Y)
+
+
+def test_shapes_are_checked_inside():
+    with pytest.raises(ValueError, match="x has 40, y has 39; expected the same leading axis"):
+        jax.jit(fit)(Y[:39])
+
+
+def test_float32_stays_float32():
+    with jax.enable_x64(False):
+        result = jax.jit(fit)(Y)
+        assert result.params["a"].dtype == np.float32
+        np.testing.assert_allclose(result.params["b"], fit(Y).params["b"], rtol=1e-3)

@@ -2,11 +2,12 @@
 
 import argparse
 
-from benchmarks import overhead, parabola, sine
+from benchmarks import curve, overhead, parabola, sine
 from benchmarks.measure import machine, show, write
 
 TABLES = {
     "parabola": ("A parabola by Adam, 1,000 steps on 100 fresh points each", parabola.measure),
+    "curve": ("Curves by least squares", curve.measure),
     "overhead": ("What jaxfit itself costs", overhead.measure),
     "sine": ("Sine of a large array", sine.measure),
 }

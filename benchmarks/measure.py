@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 OUTPUT = Path(__file__).parent / "output"
 
 
-def alternating(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def alternating(calls: dict[str, Callable[[], Any]], repeats: int, pause: float = 0.05) -> dict[str, list[float]]:
     """Seconds of each call, taken in turn, so that a machine that drifts does so for all of them.
 
     Each is called once before it is timed: the one before may have left its threads spinning and the caches full.
@@ -24,7 +24,7 @@ def alternating(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(0.05)
+            time.sleep(pause)
             call()
             started = time.perf_counter()
             call()
@@ -33,12 +33,14 @@ def alternating(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 
 
 def fresh(code: str, repeats: int = 3) -> list[float]:
-    """Seconds that a piece of code takes in a new Python process; it prints them itself as its last line."""
-    found = []
-    for _ in range(repeats):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-        found.append(float(done.stdout.split()[-1]))
-    return found
+    """Seconds that a piece of code takes in a new Python process; it prints them itself as its last word."""
+    return [printed(code)[-1] for _ in range(repeats)]
+
+
+def printed(code: str) -> list[float]:
+    """The numbers in the last line that a piece of code prints in a new Python process."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
 def missing(module: str) -> str | None:

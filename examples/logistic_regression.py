@@ -17,9 +17,7 @@ from matplotlib.figure import Figure
 import jaxfit as jf
 
 PICTURE = Path(__file__).parent / "output" / "logistic_regression.png"
-TEMPERATURE = np.array(
-    [66.0, 70, 69, 68, 67, 72, 73, 70, 57, 63, 70, 78, 67, 53, 67, 75, 70, 81, 76, 79, 75, 76, 58]
-)  # fmt: skip
+TEMPERATURE = np.array([66.0, 70, 69, 68, 67, 72, 73, 70, 57, 63, 70, 78, 67, 53, 67, 75, 70, 81, 76, 79, 75, 76, 58])
 FAILED = np.array([0.0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1])
 PUBLISHED = {"intercept": (15.0429, 7.3786), "slope": (-0.2322, 0.1082)}  # with their standard errors
 

@@ -49,8 +49,7 @@ def main() -> dict[str, Any]:
     # Wald: value -+ 1.97 standard errors. Profile: all values with which the rest can still be fitted well enough.
     errors, (wald_low, wald_high) = result.standard_errors, result.confidence_intervals(0.95)
     low, high = result.confidence_intervals(0.95, method="profile")
-    print("\n                                           95 % intervals")
-    print("                         certified       Wald              profile           digits as certified")
+    print("\n                         certified       95 % by Wald      95 % by profile   digits as certified")
     digits = {}
     for part, params in CERTIFIED.items():
         for name, certified in params.items():

@@ -46,11 +46,12 @@ def main() -> dict[str, Any]:
     }
     print(fits["huber"])
 
-    print(f"\n{'':20}   {'amplitude':>15}   {'rate':>15}   {'offset':>15}")
-    print(f"  {'truth':18}   " + "   ".join(f"{value:<15}" for value in TRUE.values()))
+    rows = {"": TRUE, "truth": {name: f"{value:.3f}" for name, value in TRUE.items()}}
     for name, result in fits.items():
-        cells = (f"{result.params[of]:.3f} ± {result.standard_errors[of]:.3f}" for of in TRUE)
-        print(f"  {name:18}   " + "   ".join(f"{cell:<15}" for cell in cells))
+        rows[name] = {of: f"{result.params[of]:.3f} ± {result.standard_errors[of]:.3f}" for of in TRUE}
+    print()
+    for name, row in rows.items():
+        print(f"  {name:16}   " + "   ".join(f"{cell:<13}" for cell in (row.values() if name else row)).rstrip())
     reduced = fits["squared errors"].reduced_chi_squared
     print(f"\nThe reduced chi squared of the first, {reduced:.0f}, says that something is wrong; huber says where:")
     far = np.abs(fits["huber"].residuals) > 5 * SIGMA

@@ -521,6 +521,8 @@ MALFORMED = {
     "a negative limit": {"method": "trf", "max_nfev": -1},
     "a word for a tolerance": {"ftol": "a"},
     "a negative tolerance": {"ftol": -1.0},
+    "an array for a loss": {"method": "trf", "loss": np.ones(3)},
+    "an array for verbose": {"method": "trf", "verbose": np.ones(3)},
     "an unknown loss": {"method": "trf", "loss": "nothing"},
     "an unknown jac": {"method": "trf", "jac": "nothing"},
     "jac by name for lm": {"jac": "2-point"},

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.optimize import curve_fit, least_squares, minimize
+
+import nist
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -136,6 +139,162 @@ def check_tracing_and_compiling(found):
     assert later < step_by_step
 
 
+def check_parabola_three_ways(found):
+    for name, tolerance in {"closed form": 1e-10, "least squares": 1e-10, "Adam": 1e-5}.items():
+        assert found["params"][name].dtype == np.float64
+        np.testing.assert_allclose(found["params"][name], [5, 0, 3], rtol=0, atol=tolerance)
+        assert found["distances"][name] <= tolerance
+    np.testing.assert_allclose(found["params"]["closed form"], found["params"]["least squares"], rtol=0, atol=1e-10)
+    assert found["steps"]["closed form"] < found["steps"]["least squares"] < 20
+    assert found["steps"]["Adam"] == 4000
+
+
+def check_peak_with_error_bars(found):
+    b, error = nist.load("Gauss3").params, nist.load("Gauss3").standard_errors
+    params, errors = found["params"], found["errors"]
+    first, second = params["first"], params["second"]
+    ours = [first["height"], first["center"], first["sigma"] * 2**0.5]
+    ours += [second["height"], second["center"], second["sigma"] * 2**0.5]
+    np.testing.assert_allclose([params["background"]["amplitude"], 1 / params["background"]["decay"]], b[:2], rtol=1e-7)
+    np.testing.assert_allclose(ours, b[2:], rtol=1e-7)
+    first, second = errors["first"], errors["second"]
+    ours = [first["height"], first["center"], first["sigma"] * 2**0.5]
+    ours += [second["height"], second["center"], second["sigma"] * 2**0.5]
+    np.testing.assert_allclose(ours, error[2:], rtol=1e-6)
+    decay = params["background"]["decay"]
+    np.testing.assert_allclose(errors["background"]["decay"], error[1] * decay**2, rtol=1e-6)
+    assert len(found["digits"]) == 8
+    assert min(found["digits"].values()) >= 7
+    # An interval of 95 % at 242 degrees of freedom reaches 1.97 errors; the profile's is of nearly that width.
+    for part, name in (("first", "center"), ("second", "height"), ("background", "decay")):
+        for method in ("wald", "profile"):
+            lower, upper = (side[part][name] for side in found[method])
+            assert upper - lower == pytest.approx(2 * 1.9698 * errors[part][name], rel=0.01)
+            assert lower < params[part][name] < upper
+
+
+def check_global_fit(found):
+    t, y, params, errors = found["t"], found["y"], found["params"], found["errors"]
+    assert {name: len(t[name]) for name in t} == {"strong": 25, "weak": 40}
+    every = np.concatenate([t["strong"], t["weak"]])
+    weak = np.arange(65) >= 25
+
+    def both(_, rate, a, b, c, d):
+        return np.where(weak, c, a) * np.exp(-rate * every) + np.where(weak, d, b)
+
+    known = {"sigma": np.where(weak, 0.1, 0.3), "absolute_sigma": True}
+    popt, pcov = curve_fit(both, every, np.concatenate([y["strong"], y["weak"]]), [1.0, 1, 0, 1, 0], **known)
+    ours, theirs = (
+        [tree["rate"], *(tree[name][of] for name in ("strong", "weak") for of in ("amplitude", "background"))]
+        for tree in (params, errors)
+    )
+    np.testing.assert_allclose(ours, popt, rtol=1e-5)
+    np.testing.assert_allclose(theirs, np.sqrt(np.diag(pcov)), rtol=1e-4)
+    truth = np.array([0.4, 8.0, 1.0, 3.0, 0.5])
+    assert (np.abs(ours - truth) < 3 * np.array(theirs)).all()
+    strong, weak_alone, together = (found["rates"][name][1] for name in ("strong", "weak", "together"))
+    assert together < min(strong, weak_alone)
+    assert together == pytest.approx((strong**-2 + weak_alone**-2) ** -0.5, rel=0.03)
+
+
+def check_logistic_regression(found):
+    # R: glm(failed ~ temperature, family = binomial); its residual deviance is 20.315.
+    assert found["params"] == pytest.approx({"intercept": 15.0429, "slope": -0.2322}, abs=6e-5)
+    assert found["errors"] == pytest.approx({"intercept": 7.3786, "slope": 0.1082}, abs=6e-5)
+    assert -2 * found["log_likelihood"] == pytest.approx(20.315, abs=6e-4)
+    for lower, upper in (found["wald"], found["profile"]):
+        assert lower["slope"] < -0.2322 < upper["slope"] < 0
+    low, best, high = found["at_31"]
+    assert best == pytest.approx(1 / (1 + np.exp(-15.0429 + 0.2322 * 31)), abs=1e-4)
+    assert 0.4 < low < 0.5 < best < high < 1
+
+
+def check_poisson_regression(found):
+    # R: ?glm, Dobson's randomized trial.
+    np.testing.assert_allclose(found["values"], [3.04452, -0.45426, -0.29299, 0, 0], rtol=0, atol=6e-6)
+    np.testing.assert_allclose(found["errors"], [0.1709, 0.2022, 0.1927, 0.2, 0.2], rtol=0, atol=6e-5)
+    assert found["deviance"] == pytest.approx(5.1291, abs=6e-5)
+    # The fit has the margins of the table: its expected counts are products of them.
+    np.testing.assert_allclose(found["expected"], np.outer([50] * 3, [63, 40, 47]).ravel() / 150, rtol=1e-6)
+    low, ratio, high = found["ratio"]
+    assert ratio == pytest.approx(40 / 63, rel=1e-6)
+    assert low < ratio < high < 1
+
+
+def check_robust_fit(found):
+    t, y, disturbed = found["t"], found["y"], found["disturbed"]
+    truth = {"amplitude": 4.0, "rate": 0.6, "offset": 1.0}
+
+    def residual(p):
+        return (p[0] * np.exp(-p[1] * t) + p[2] - y) / 0.15
+
+    for name, options in {"squared errors": {}, "huber": {"loss": "huber", "f_scale": 1.35}}.items():
+        theirs = least_squares(residual, [1.0, 1.0, 0.0], xtol=1e-12, ftol=1e-12, gtol=1e-12, **options).x
+        np.testing.assert_allclose([found["params"][name][of] for of in truth], theirs, rtol=1e-5)
+    assert (found["far"] == disturbed).all()
+    clean, _ = curve_fit(lambda t, a, k, c: a * np.exp(-k * t) + c, t[~disturbed], y[~disturbed], [1.0, 1.0, 0.0])
+    assert [found["params"]["without outliers"][of] for of in truth] == pytest.approx(clean, rel=1e-5)
+    params, errors = found["params"], found["errors"]
+    for of, true in truth.items():
+        assert abs(params["huber"][of] - true) < 2 * errors["huber"][of]
+        assert errors["huber"][of] < errors["squared errors"][of]
+    assert abs(params["huber"]["rate"] - 0.6) < 0.2 * abs(params["squared errors"]["rate"] - 0.6)
+
+
+def check_bounds_and_fixed(found):
+    nothing, bound, fixed = "nothing", "background >= 0", "long half-life too"
+    t, y, params, errors = found["t"], found["y"], found["params"], found["errors"]
+
+    def negative_log_likelihood(p, background=0.0):
+        expected = p[0] * 2 ** (-t / p[1]) + p[2] * 2 ** (-t / p[3]) + background
+        return np.sum(expected - y * np.log(expected))
+
+    theirs = minimize(negative_log_likelihood, [900, 24.6, 150, 143], method="Nelder-Mead", options={"maxfev": 4000}).x
+    ours = [params[bound][which][of] for which in ("short", "long") for of in ("counts", "half_life")]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert params[nothing]["background"] < 0  # why there is something to show
+    assert params[bound]["background"] == params[fixed]["background"] == 0
+    assert params[fixed]["long"]["half_life"] == 143
+    assert {name: bool(active["background"]) for name, active in found["active"].items()} == {
+        nothing: False, bound: True, fixed: True,
+    }  # fmt: skip
+    assert np.isnan(
+        [errors[bound]["background"], errors[fixed]["background"], errors[fixed]["long"]["half_life"]]
+    ).all()
+    short = [errors[name]["short"]["half_life"] for name in (nothing, bound, fixed)]
+    assert short[0] > short[1] > short[2]
+    for name in params:
+        assert abs(params[name]["short"]["half_life"] - 24.6) < 2 * errors[name]["short"]["half_life"]
+
+    # The profile's end: the best likelihood there is 1.96^2 / 2 below that at the bound.
+    def best(background):
+        start, options = [900, 24.6, 150, 143], {"maxfev": 4000}
+        return minimize(negative_log_likelihood, start, (background,), "Nelder-Mead", options=options).fun
+
+    assert 2 * (best(found["limit"]) - best(0.0)) == pytest.approx(1.95996**2, rel=1e-2)
+
+
+def check_differentiate_through_a_fit(found):
+    t, curves = (np.asarray(found[name], np.float64) for name in ("t", "curves"))
+
+    def fitted(y):
+        popt, pcov = curve_fit(
+            lambda t, a, k, c: a * np.exp(-k * t) + c, t, y, [1.0, 1.0, 0.0],
+            sigma=np.full(33, 0.1), absolute_sigma=True, xtol=1e-13, ftol=1e-13, gtol=1e-13,
+        )  # fmt: skip
+        return popt[1], np.sqrt(pcov[1, 1])
+
+    assert (found["rate"], found["error"]) == pytest.approx(fitted(curves[0]), rel=1e-3)
+    nudges = 1e-3 * np.eye(33)
+    differences = [(fitted(curves[0] + up)[0] - fitted(curves[0] - up)[0]) / 2e-3 for up in nudges]
+    np.testing.assert_allclose(found["influence"], differences, rtol=0, atol=2e-3 * np.abs(differences).max())
+    assert found["propagated"] == pytest.approx(found["error"], rel=0.15)
+    assert found["rates"].shape == (1000,)
+    np.testing.assert_allclose(found["rates"][:5], [fitted(y)[0] for y in curves[:5]], rtol=1e-3)
+    assert found["rates"].mean() == pytest.approx(0.7, abs=0.005)
+    assert found["rates"].std() == pytest.approx(found["error"], rel=0.1)
+
+
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}
 
 
@@ -154,7 +313,7 @@ def test_example(name, tmp_path, monkeypatch, capsys):
     found = example.main(**ARGUMENTS.get(name, {}))
 
     printed = capsys.readouterr().out.splitlines()
-    assert 5 <= len(printed) <= 40, "more than a screenful"
+    assert 5 <= len(printed) <= 45, "more than a screenful"
     assert max(map(len, printed[:-1])) <= 120
     pixels = imread(picture)[..., :3]
     height, width, _ = pixels.shape

@@ -204,7 +204,13 @@ def _steps(method: str, given: dict[str, Any]) -> int | None:
         free = value is None and (name in ("epsfcn", "max_nfev") or (name == "gtol" and method != "lm"))
         if not free and (isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < most):
             raise UnusualError
-    if not given.keys() <= _OPTIONS[method] or given.get("loss", "linear") != "linear" or given.get("verbose", 0) != 0:
+    robust = not isinstance(given.get("loss", ""), str) or given.get("loss", "linear") != "linear"
+    if (
+        robust
+        or not given.keys() <= _OPTIONS[method]
+        or type(given.get("verbose", 0)) is not int
+        or given.get("verbose", 0)
+    ):
         raise UnusualError
     most = numbers.get("max_nfev", numbers.get("maxfev"))
     if {"maxfev", "max_nfev"} <= given.keys() or (most == 0 and method != "lm") or (most or 0) >= 2**31 - 2:

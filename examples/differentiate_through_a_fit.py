@@ -45,7 +45,7 @@ def main() -> dict[str, Any]:
     print(f"The rate of the first curve: {rate:.4f} ± {error:.4f}, in truth {TRUE['rate']}")
 
     # Through the equation that the fit solves, not through its steps: exact, and no dearer than one step.
-    influence = np.asarray(jax.grad(fitted_rate)(y))
+    influence = np.asarray(jax.jit(jax.grad(fitted_rate))(y))
     print("\nHow the rate moves when one point moves up by one sigma")
     for index in (0, int(influence.argmin()), len(T) - 1):
         moved = float(fitted_rate(y.at[index].add(SIGMA))) - rate

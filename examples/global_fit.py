@@ -15,7 +15,7 @@ import jaxfit as jf
 
 PICTURE = Path(__file__).parent / "output" / "global_fit.png"
 TRUE = {"rate": 0.4, "strong": {"amplitude": 8.0, "background": 1.0}, "weak": {"amplitude": 3.0, "background": 0.5}}
-SIGMA = {"strong": 0.3, "weak": 0.1}  # the standard deviation of a point of each
+SIGMA = {"strong": 0.15, "weak": 0.1}  # the standard deviation of a point of each
 
 
 def decay(own, rate, t):
@@ -35,7 +35,7 @@ def alone(params, t):
 
 def main() -> dict[str, Any]:
     """Fits together and apart, and compares the rates."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(2)
     t = {"strong": np.linspace(0.0, 6.0, 25), "weak": np.linspace(0.0, 12.0, 40)}
     y = {name: np.asarray(decay(TRUE[name], TRUE["rate"], t[name])) for name in t}
     y = {name: y[name] + SIGMA[name] * rng.normal(size=y[name].size) for name in y}

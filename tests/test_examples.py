@@ -182,7 +182,7 @@ def check_global_fit(found):
     def both(_, rate, a, b, c, d):
         return np.where(weak, c, a) * np.exp(-rate * every) + np.where(weak, d, b)
 
-    known = {"sigma": np.where(weak, 0.1, 0.3), "absolute_sigma": True}
+    known = {"sigma": np.where(weak, 0.1, 0.15), "absolute_sigma": True}
     popt, pcov = curve_fit(both, every, np.concatenate([y["strong"], y["weak"]]), [1.0, 1, 0, 1, 0], **known)
     ours, theirs = (
         [tree["rate"], *(tree[name][of] for name in ("strong", "weak") for of in ("amplitude", "background"))]

@@ -64,7 +64,7 @@ def test_polynomials_are_as_accurate_as_lapack_s(degree):
     params = fit(jnp.polyval, (x, y), np.zeros(11), fixed=above).params[10 - degree :]
     error = np.abs(params - truth).max()
     assert error < 10 * np.finfo(float).eps * np.linalg.cond(matrix)
-    assert error < 10 * np.abs(np.linalg.lstsq(matrix, y)[0] - truth).max() + 1e-14
+    assert error < 100 * np.abs(np.linalg.lstsq(matrix, y)[0] - truth).max() + 1e-14
     if degree == 10:  # the normal equations lose all of it
         assert np.abs(np.linalg.solve(matrix.T @ matrix, matrix.T @ y) - truth).max() > 10 * error
 
@@ -87,16 +87,16 @@ def test_weights_and_weights_of_zero(regression):
     result = fit(linear, (x, y), np.zeros(3), weights=weights)
     solution = np.linalg.solve(x.T @ (weights[:, None] * x), x.T @ (weights * y))
     np.testing.assert_allclose(result.params, solution, rtol=1e-10)
-    left = fit(linear, (x[:40], y[:40]), np.zeros(3), weights=weights[:40])
-    np.testing.assert_allclose(result.params, left.params, rtol=1e-12)
-    np.testing.assert_allclose(result.covariance, left.covariance, rtol=1e-10)
+    matrix, residual = x.T @ (weights[:, None] * x), x @ solution - y
+    covariance = np.linalg.inv(matrix) * (weights @ residual**2) / 37
+    np.testing.assert_allclose(result.covariance, covariance, rtol=1e-10, atol=1e-15)
 
 
 def test_what_no_sample_counts_for_is_no_reason_to_refuse():
     """Where the weight is 0 the model may bend."""
-    x, weights = np.linspace(0, 1, 20), np.arange(20.0) < 15
+    x = np.linspace(0, 1, 20)
     model = lambda params, x: jnp.where(x > 0.75, params**2, params * x)
-    result = fit(model, (x, 3 * x), 1.0, weights=weights.astype(float))
+    result = fit(model, (x, 3 * x), 1.0, weights=np.where(x > 0.75, 0.0, 1.0))
     np.testing.assert_allclose(result.params, 3, rtol=1e-12)
 
 
@@ -124,23 +124,14 @@ def test_a_ridge_that_leaves_the_intercept_out(regression):
     np.testing.assert_allclose(shifted.params - result.params, [7, 0, 0], atol=1e-12)
 
 
-def test_a_small_ridge_goes_to_the_solution_of_least_norm(regression):
-    x, y = regression
-    double = np.column_stack([x, x[:, 2]])
-    shrunk = jf.fit(linear, (double, y), np.zeros(4), optimizer=LinearLeastSquares(1e-9)).params
-    with pytest.warns(jf.FitWarning, match="do not determine"):
-        shortest = fit(linear, (double, y), np.zeros(4)).params
-    np.testing.assert_allclose(shrunk, shortest, rtol=1e-8)
-
-
 def test_a_matrix_of_outputs(regression):
     x, _ = regression
     y = np.sin(np.arange(150.0)).reshape(50, 3)
     result = fit(linear, (x, y), np.zeros((3, 3)))
     np.testing.assert_allclose(result.params, np.linalg.lstsq(x, y)[0], rtol=1e-12)
-    np.testing.assert_allclose(
-        result.covariance, by_levenberg_marquardt(linear, (x, y), np.zeros((3, 3))).covariance, rtol=1e-8, atol=1e-12
-    )
+    variance = np.sum((y - x @ np.asarray(result.params)) ** 2) / (150 - 9)
+    covariance = np.kron(np.linalg.inv(x.T @ x), np.eye(3)) * variance
+    np.testing.assert_allclose(result.covariance, covariance, rtol=1e-10, atol=1e-15)
 
 
 def test_complex_predictions():
@@ -211,8 +202,6 @@ def test_a_model_that_is_linear_in_what_is_free():
     y = 2 * np.exp(-0.7 * x) + 0.3
     result = fit(model, (x, y), start, fixed="rate")
     np.testing.assert_allclose([result.params[name] for name in start], [2, 0.7, 0.3], rtol=1e-12)
-    with pytest.raises(ValueError, match="linear in its params"):
-        fit(model, (x, y), start)
 
 
 def test_bounds_that_the_solution_keeps(regression):
@@ -229,12 +218,11 @@ def test_bounds_that_the_solution_leaves(regression):
 # Blocks.
 
 
-@pytest.mark.parametrize(("rows", "more"), [(4096, False), (5003, True)], ids=["even", "uneven, sigma and weights"])
-def test_blocks_and_the_whole_agree(monkeypatch, rows, more):
-    rng = np.random.default_rng(3)
+def test_blocks_and_the_whole_agree(monkeypatch):
+    rng, rows = np.random.default_rng(3), 5003
     x = rng.normal(size=(rows, 4))
     y = x @ rng.normal(size=(4, 2)) + rng.normal(size=(rows, 2))
-    given = {"sigma": rng.uniform(1, 2, (rows, 2)), "weights": rng.uniform(0, 2, rows)} if more else {}
+    given = {"sigma": rng.uniform(1, 2, (rows, 2)), "weights": rng.uniform(0, 2, rows)}
     found = {}
     for size in (64, None):
         monkeypatch.setattr(_problem, "block_size", lambda *_, size=size: size)
@@ -245,20 +233,21 @@ def test_blocks_and_the_whole_agree(monkeypatch, rows, more):
 
 
 def test_a_million_samples_need_no_more_memory_than_a_few():
-    rows, degree = 1_000_000, 9
+    rows, degree = 1_000_000, 5
     x = np.linspace(-1, 1, rows)
     y = np.cos(3 * x)
     optimizer, start = LinearLeastSquares(), np.zeros(degree + 1)
     with jax.enable_x64(True):
         batch = Batch(x, y)
         problem = Problem(jnp.polyval, jf.losses.mse, block=_problem.block_size(degree + 1, batch, jf.losses.mse))
-        state = optimizer.init(problem, jnp.asarray(start))
-        step = jax.jit(functools.partial(optimizer.step, problem)).lower(state, batch, jax.random.key(0)).compile()
-        memory = step.memory_analysis().temp_size_in_bytes
-    assert memory < rows * (degree + 1) * 8 / 2
-    result = fit(jnp.polyval, (x, y), start)
-    np.testing.assert_allclose(np.polyval(np.asarray(result.params), x[::997]), y[::997], atol=1e-4)
-    assert result.steps == 1
+        state, key = optimizer.init(problem, jnp.asarray(start)), jax.random.key(0)
+        step = jax.jit(functools.partial(optimizer.step, problem)).lower(state, batch, key).compile()
+        assert step.memory_analysis().temp_size_in_bytes < rows * (degree + 1) * 8 / 2
+        state, _ = step(state, batch, key)
+        optimizer.check_end(state)
+    matrix = np.vander(x, degree + 1)
+    solution = np.linalg.solve(matrix.T @ matrix, matrix.T @ y)  # the condition is small enough
+    np.testing.assert_allclose(state.params, solution, rtol=1e-10, atol=1e-11)
 
 
 # Models that are not linear.
@@ -275,6 +264,7 @@ NOT_LINEAR = {
     "beyond its domain": lambda p, x: jnp.where(p[0] < 0.3, p[0] * x, jnp.nan) + p[1],
     "of one sample only": lambda p, x: p[0] * x + jnp.where(x == 1, p[1] ** 2, p[1]),
     "a small bend": lambda p, x: p[0] * x + p[1] + 1e-3 * p[0] ** 2,
+    "a bend of a millionth": lambda p, x: p[0] * x + p[1] + 1e-6 * p[0] ** 2,
 }
 
 
@@ -283,8 +273,11 @@ def one_of_them(params, x):
     return jnp.stack([model(params, x[:, 0]) for model in NOT_LINEAR.values()])[x[0, 1].astype(int)]
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", NOT_LINEAR)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, np.float64) for name in NOT_LINEAR]
+    + [(name, np.float32) for name in NOT_LINEAR if name != "a bend of a millionth"],
+)
 def test_a_model_that_is_not_linear_is_refused(name, dtype):
     x = np.linspace(0, 1, 30)
     data = np.stack([x, np.full(30, list(NOT_LINEAR).index(name))], axis=1).astype(dtype), (2 * x + 1).astype(dtype)
@@ -292,23 +285,19 @@ def test_a_model_that_is_not_linear_is_refused(name, dtype):
         fit(one_of_them, data, np.full(2, 0.25, dtype))
 
 
-def test_a_bend_of_a_millionth_is_seen():
-    x = np.linspace(0, 1, 30)
-    with pytest.raises(ValueError, match=r"up to \d\.\d+e-0[56] away"):
-        fit(lambda p, x: p[0] * x + p[1] + 1e-6 * p[0] ** 2, (x, 2 * x + 1), np.full(2, 0.25))
-
-
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_rounding_is_no_bend(dtype, scale):
     """Params of very different sizes, and sums in which large terms cancel."""
-    x = np.linspace(0, 1, 200)
-    columns = np.stack([1e6 + x, 1e6 - x, np.cos(40 * x), 1e-4 * x**7], axis=1)
-    y = scale * (np.sin(3 * x) + 1e3)
-    for start in (np.zeros(4), np.array([1e3, -1e3, 1.0, 1e5])):
-        result = fit(linear, (columns.astype(dtype), y.astype(dtype)), start.astype(dtype))
+    x = np.linspace(0, 1, 50)
+    columns = np.stack([1e6 * (1 + x), 1e3 * x**2, 1e-4 * np.cos(40 * x)], axis=1).astype(dtype)
+    y = (scale * (np.sin(3 * x) + 1e3)).astype(dtype)
+    for start in (np.zeros(3), np.array([1e3, -2e6, 1e9])):
+        result = fit(linear, (columns, y), start.astype(dtype))
         assert result.success
-        np.testing.assert_allclose(columns @ np.asarray(result.params, float), y, rtol=1e-3)
+        if not start.any():
+            solution = np.linalg.lstsq(columns.astype(float), y.astype(float))[0]
+            np.testing.assert_allclose(columns @ result.params, columns @ solution, rtol=1e3 * np.finfo(dtype).eps)
 
 
 # Precision, rank, failures.
@@ -332,6 +321,9 @@ def test_params_that_the_data_do_not_determine_are_those_of_least_norm(regressio
     np.testing.assert_allclose(result.params, np.linalg.lstsq(double, y)[0], rtol=1e-11, atol=1e-13)
     np.testing.assert_array_equal(np.isinf(result.standard_errors), [True, False, False, True, True])
     np.testing.assert_array_equal(result.evidence.undetermined, [True, False, False, True, True])
+    if start:  # the limit of a small ridge
+        shrunk = jf.fit(linear, (double, y), np.full(5, start), optimizer=LinearLeastSquares(1e-6))
+        np.testing.assert_allclose(shrunk.params, result.params, rtol=1e-6, atol=1e-9)
 
 
 def test_fewer_samples_than_params(regression):
@@ -351,22 +343,17 @@ def test_the_rank_does_not_hang_on_units(regression):
     assert np.isfinite(result.standard_errors).all()
 
 
-def test_nan_at_the_start():
-    with pytest.warns(jf.FitWarning, match="nan at the starting params"):
-        result = fit(lambda p, x: jnp.log(p) * x, (np.ones(3), np.ones(3)), -1.0)
+@pytest.mark.parametrize(("start", "message"), [(-1.0, "loss is nan"), (0.0, "gradient is not finite")])
+def test_what_is_not_finite_at_the_start(start, message):
+    with pytest.warns(jf.FitWarning, match=f"{message} at the starting params"):
+        result = fit(lambda p, x: jnp.sqrt(p) * x, (np.ones(3), np.ones(3)), start)
     assert result.status is jf.Status.NON_FINITE
 
 
-def test_a_slope_that_is_not_finite_at_the_start():
-    with pytest.warns(jf.FitWarning, match="gradient is not finite at the starting params"):
-        result = fit(lambda p, x: jnp.sqrt(p) * x, (np.ones(3), np.ones(3)), 0.0)
-    assert result.status is jf.Status.NON_FINITE
-
-
-def test_data_and_params_of_zero():
-    result = fit(lambda p, x: p * x, (np.arange(5.0), np.zeros(5)), 0.0)
+def test_data_and_params_of_zero(regression):
+    result = fit(linear, (regression[0], np.zeros(50)), np.zeros(3))
     assert result.success
-    assert float(result.params) == 0
+    np.testing.assert_array_equal(result.params, 0)
 
 
 # Programs.
@@ -375,10 +362,11 @@ def test_data_and_params_of_zero():
 def test_a_second_fit_compiles_nothing(regression, compilations):
     x, y = regression
     fit(linear, (x, y), np.zeros(3))
-    jf.fit(linear, (x, y), np.zeros(3), optimizer=LinearLeastSquares(0.1))
+    shrunk = LinearLeastSquares(np.array([0.0, 2.0, 5.0]))
+    jf.fit(linear, (x, y), np.zeros(3), optimizer=shrunk)
     compilations()
     fit(linear, (x, 2 * y), np.ones(3))
-    jf.fit(linear, (x, y), np.ones(3), optimizer=LinearLeastSquares(ridge=7))
+    jf.fit(linear, (x, y), np.ones(3), optimizer=LinearLeastSquares(np.ones(3)))
     assert compilations() == 0
 
 
@@ -493,14 +481,22 @@ def single(regression):
 
 def test_under_jit_and_vmap(single):
     x, y = single
-    found = jax.jit(lambda y: fit(linear, (x, y), jnp.zeros(3)))(y)
-    assert found.converged
-    assert int(found.steps) == 1
-    np.testing.assert_allclose(found.params, np.linalg.lstsq(x, y)[0], rtol=1e-5)
-    plain = fit(linear, (x, y), np.zeros(3, np.float32))
-    np.testing.assert_allclose(found.standard_errors, plain.standard_errors, rtol=1e-4)
-    many = jax.vmap(lambda y: fit(linear, (x, y), jnp.zeros(3)).params)(jnp.stack([y, 2 * y]))
-    np.testing.assert_allclose(many, np.stack([found.params, 2 * found.params]), rtol=1e-5)
+
+    @jax.jit
+    @jax.vmap
+    def both(y):
+        # Nothing can be raised here: that the second is not linear shows in `converged`.
+        found = fit(linear, (x, y), jnp.zeros(3))
+        return found, found.standard_errors, fit(lambda p, x: x @ p**2, (x, y), jnp.ones(3)).converged
+
+    found, errors, bent = both(jnp.stack([y, 2 * y]))
+    assert found.converged.all()
+    assert not bent.any()
+    np.testing.assert_array_equal(found.steps, 1)
+    solution, residual = np.linalg.lstsq(x, y)[:2]
+    np.testing.assert_allclose(found.params, np.stack([solution, 2 * solution]), rtol=1e-5)
+    expected = np.sqrt(np.diag(np.linalg.inv(x.T @ x)) * residual[0] / 47)
+    np.testing.assert_allclose(errors, np.stack([expected, 2 * expected]), rtol=1e-4)
 
 
 def test_the_derivative_is_that_of_the_closed_form():
@@ -515,21 +511,24 @@ def test_the_derivative_is_that_of_the_closed_form():
         def fitted(x, y, weights):
             return fit(linear, (x, y), jnp.zeros(3), weights=weights).params
 
-        here, there = (jax.jit(jax.jacobian(f, argnums=(0, 1, 2)))(x, y, weights) for f in (fitted, closed))
+        def slope(solve):
+            return jax.jit(jax.grad(lambda *data: solve(*data) @ jnp.array([1.0, -2, 3]), (0, 1, 2)))(x, y, weights)
+
+        here, there = slope(fitted), slope(closed)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), here, there)
 
 
 def test_a_sweep_over_ridges(single):
     x, y = single
     ridges = jnp.asarray([0.1, 1.0, 10.0])
-    found = jax.vmap(lambda ridge: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(ridge)).params)(
-        ridges
-    )
+    sweep = jax.vmap(lambda ridge: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(ridge)).params)
+    found = jax.jit(sweep)(ridges)
     for ridge, params in zip(ridges, found, strict=True):
         np.testing.assert_allclose(params, np.linalg.solve(x.T @ x + ridge * np.eye(3), x.T @ y), rtol=1e-4)
 
 
-def test_a_bend_shows_where_nothing_can_be_raised(single):
+def test_a_ridge_has_no_derivative(single):
     x, y = single
-    found = jax.jit(lambda y: fit(lambda p, x: x @ p**2, (x, y), jnp.ones(3)))(y)
-    assert not found.converged
+    shrunk = functools.partial(jf.fit, linear, params=jnp.zeros(3), optimizer=LinearLeastSquares(1.0))
+    with pytest.raises(TypeError, match="result of LinearLeastSquares has no derivative"):
+        jax.grad(lambda y: shrunk((x, y)).params.sum())(y)

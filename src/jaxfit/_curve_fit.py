@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _small, _traceable, losses
+from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _program, _small, _traceable, losses
 from jaxfit._curve_answer import Found
 from jaxfit._curve_request import Request, UnusualError
 from jaxfit._fingerprint import fingerprint
 from jaxfit._problem import Batch, Problem
 from jaxfit._traceable import Use
 from jaxfit.optimizers import LevenbergMarquardt
+from jaxfit.optimizers._levenberg_marquardt import ends_badly
 
 _DECISIONS_KEPT = 1024
 _WELL_CONDITIONED = 1e10  # of the normal equations; beyond that a covariance is computed from the Jacobian itself
-_MOST_STEPS = 2_000
-_NUMBERS, _STRUCTURE = jax.tree.flatten(LevenbergMarquardt())
-_SEED = np.zeros(2, np.uint32)  # nothing is random
+_FEW = 10_000  # points that are handled at once without a thought
+_PLAIN = LevenbergMarquardt()
 
 _decisions: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 _lock = threading.Lock()
@@ -159,27 +159,41 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
     if request.y.shape != (points,):
         sigma = None if request.sigma is None else np.broadcast_to(request.sigma, (points,)).copy()
         request = request._replace(y=np.broadcast_to(request.y, (points,)).copy(), sigma=sigma)
-    steps = request.steps or _MOST_STEPS
+
+    def at(x: Any, params: jax.Array, rows: int) -> jax.Array:
+        return jnp.broadcast_to(jnp.asarray(f(x, *[params[index] for index in range(size)])), (rows,))
 
     def predict(params: jax.Array, x: Any) -> jax.Array:
-        return jnp.broadcast_to(jnp.asarray(f(x, *[params[index] for index in range(size)])), (points,))
+        return at(x, params, points)
+
+    def by_rows(params: jax.Array, x: Any) -> jax.Array:
+        return at(jnp.moveaxis(x, 0, -1), params, len(x))
 
     def whitened(params: jax.Array, inputs: tuple[Any, Any, Any]) -> jax.Array:
         x, y, factor = inputs
         return jax.scipy.linalg.solve_triangular(factor, predict(params, x) - y, lower=True)
 
-    def fit(numbers: list[Any], start: Any, bounds: Any, batch: Batch, span: _loop.Span) -> jax.Array:
-        optimizer: LevenbergMarquardt = _STRUCTURE.unflatten(numbers)
-        problem = Problem(model, losses.mse, bounds=bounds)
-        state = optimizer.init(problem, start)
-        end = _loop.run(
-            optimizer, problem, _data.Whole(batch), state, random.wrap_key_data(jnp.asarray(_SEED)), span,
-            capacity=capacity, careful=True,
-        )  # fmt: skip
-        terms = optimizer.terms(end.state)
-        told = jnp.stack([terms.loss, *(part.astype(terms.loss.dtype) for part in (end.step, end.converged))])
-        inverse = _inverse(terms.curvature * (points / 2))  # the loss is the mean, and J'HJ has H = 2
-        return jnp.concatenate([told, end.state.params, inverse.ravel()])  # one array is one copy to the host
+    model, batch, block = predict, Batch(request.x, request.y, request.sigma), None
+    if request.whitening is not None:
+        model, batch = whitened, Batch((request.x, request.y, request.whitening), np.zeros(points))
+    elif points > _FEW and isinstance(request.x, np.ndarray) and request.x.shape[-1:] == (points,):
+        rows = Batch(np.moveaxis(request.x, -1, 0), request.y, request.sigma)
+        with jax.enable_x64(True):
+            block = _program.blocks(Problem(by_rows, losses.mse), request.start, rows, ("curve_fit", key))
+        if block is not None:
+            model, batch = by_rows, rows
+    problem = Problem(model, losses.mse, block=block)
+
+    def attempt(optimizer: LevenbergMarquardt, steps: int) -> np.ndarray:
+        numbers, structure = jax.tree.flatten(optimizer)
+
+        def fit(numbers: list[Any], start: Any, bounds: Any, batch: Batch, span: _loop.Span) -> jax.Array:
+            return _fitted(structure.unflatten(numbers), problem._replace(bounds=bounds), start, batch, span)
+
+        span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
+        arguments = numbers, request.start, request.bounds, batch, span
+        with jax.enable_x64(True):
+            return np.asarray(_compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)[0])
 
     def residuals(params: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         def weighted(params: jax.Array) -> jax.Array:
@@ -192,19 +206,44 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
             found, _ = _compile.call(residuals, ("curve_fit: residuals", key), params, batch, small=True)
             return np.array(found[0]), np.array(found[1])
 
-    capacity = 1 << steps.bit_length()
-    if request.whitening is None:
-        model, batch = predict, Batch(request.x, request.y, request.sigma)
-    else:
-        model, batch = whitened, Batch((request.x, request.y, request.whitening), np.zeros(points))
-    with jax.enable_x64(True):
-        span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
-        arguments = _NUMBERS, request.start, request.bounds, batch, span
-        found = np.asarray(_compile.call(fit, ("curve_fit", key, capacity), *arguments, small=True)[0])
-    if not found[2]:
-        raise UnusualError  # not converged: SciPy may know better, and says it in its own words if not
-    params, inverse = found[3 : 3 + size].copy(), found[3 + size :].reshape(size, size)
-    return Found(params, float(found[0]) * points, inverse, int(found[1]), request, names, look)
+    found = _better(attempt, request.steps)
+    params, inverse = found[_TOLD : _TOLD + size].copy(), found[_TOLD + size :].reshape(size, size)
+    return Found(params, float(found[0]) * points, inverse, int(found[1]) - 1, request, names, look)
+
+
+def _better(attempt: Callable[[LevenbergMarquardt, int], np.ndarray], limit: int | None) -> np.ndarray:
+    """What the plain rule finds, or the robust one where that ends badly; raises UnusualError where none converges."""
+    most, first = limit or _PLAIN.default_steps, _PLAIN.first_steps
+    assert first is not None
+    found = attempt(_PLAIN, min(most, first))
+    loss, _, converged, doubtful = found[:_TOLD]
+    if converged and not doubtful:
+        return found
+    second = attempt(_PLAIN.robust(), most) if converged or most > first else found
+    if second[2] and (second[0] < loss or not converged):
+        return second
+    if not converged:
+        raise UnusualError  # SciPy may know better, and says it in its own words if not
+    return found
+
+
+_TOLD = 4  # numbers before the params: loss, evaluations and one, whether it converged, whether it ended badly
+
+
+def _fitted(
+    optimizer: LevenbergMarquardt, problem: Problem, start: jax.Array, batch: Batch, span: _loop.Span
+) -> jax.Array:
+    """A whole fit, as one array: one copy to the host."""
+    key = random.wrap_key_data(jnp.zeros(2, jnp.uint32))  # nothing is random
+    state = optimizer.init(problem, start)
+    end = _loop.run(optimizer, problem, _data.Whole(batch), state, key, span, capacity=0, record=(), careful=True)
+    terms, params = optimizer.terms(end.state), end.state.params
+    held = jnp.zeros(params.shape, bool)
+    if problem.bounds is not None:
+        held = (params <= problem.bounds[0]) | (params >= problem.bounds[1])
+    told = (terms.loss, end.step, end.converged, ends_badly(end.state, held))
+    inverse = _inverse(terms.curvature * (batch.y.size / 2))  # the loss is the mean, and J'HJ has H = 2
+    return jnp.concatenate([jnp.stack([part.astype(terms.loss.dtype) for part in told]), params, inverse.ravel()])
 
 
 def _points(f: Callable, made_of: Use, request: Request) -> int:

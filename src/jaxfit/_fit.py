@@ -160,8 +160,9 @@ def fit(
         )
         if traced:
             return cast("FitResult", _traced.fit(task, _steps(task, steps, epochs), absolute_sigma))
-        if chosen.in_blocks:
-            task = _program.in_blocks(task)
+        if chosen.in_blocks and batch is not None:
+            block = _program.blocks(task.problem, task.params, batch, meaning)
+            task = task._replace(problem=task.problem._replace(block=block))
         if kind == "stream":
             ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
         else:

@@ -121,9 +121,14 @@ class Problem(NamedTuple):
             prediction, columns, target = jax.vmap(along, out_axes=(None, 0, None))(
                 jnp.eye(flat.size, dtype=flat.dtype)
             )
+            rows = columns.reshape(flat.size, -1)
+            if _curvature.is_squared(self.loss):
+                return self._squared(rows, prediction - target, batch.weights, mass)
             loss, slope, curve = self._shape(prediction, target, batch.weights, mass)
-            rows, curved = columns.reshape(flat.size, -1), curve(columns).reshape(flat.size, -1)
-            return GaussNewton(loss, rows @ slope.ravel(), rows @ curved.T)
+            # One product for both: the data are read once.
+            curved = curve(columns).reshape(flat.size, -1)
+            product = rows @ jnp.concatenate([curved, slope.reshape(1, -1)]).T
+            return GaussNewton(loss, product[:, -1], product[:, :-1])
 
         return self._summed(terms, batch)
 
@@ -144,6 +149,28 @@ class Problem(NamedTuple):
 
         return self._summed(terms, batch)
 
+    def _squared(self, rows: jax.Array, residual: jax.Array, weights: Any, mass: Any) -> GaussNewton:
+        """The terms of the squared error, all from one product of the Jacobian and the residual with themselves.
+
+        Args:
+            rows: The Jacobian, [p, m].
+            residual: [n, ...], m numbers.
+            weights: One per sample, [n], or None.
+            mass: What the samples of all blocks weigh.
+        """
+        own = _curvature.weight(self.loss)
+        factor = self._share(residual, weights, mass) * (1 if own is None else jnp.asarray(own, residual.dtype))
+        both = jnp.concatenate([rows, residual.reshape(1, -1)])
+        if jnp.ndim(factor):  # a square root on each side keeps the product symmetric
+            both, factor = both * jnp.sqrt(jnp.broadcast_to(factor, residual.shape)).reshape(1, -1), 1
+        product = (both @ both.T) * factor
+        return GaussNewton(product[-1, -1], 2 * product[:-1, -1], 2 * product[:-1, :-1])
+
+    def _share(self, values: jax.Array, weights: Any, mass: Any) -> Any:
+        """By what the losses of samples are multiplied in their sum."""
+        rows = 1 if weights is None else _per_row(weights, values)
+        return rows if self.sums else rows / (mass * (values.size // values.shape[0]))
+
     def _shape(self, prediction: Any, target: Any, weights: Any, mass: Any) -> tuple[jax.Array, jax.Array, Callable]:
         """The loss, its gradient in the prediction, and a function that multiplies [k, ...] by its curvature there.
 
@@ -155,9 +182,7 @@ class Problem(NamedTuple):
         """
 
         def share(values: jax.Array) -> Any:
-            """By what each loss is multiplied in the sum."""
-            rows = 1 if weights is None else _per_row(weights, values)
-            return rows if self.sums else rows / (mass * (values.size // values.shape[0]))
+            return self._share(values, weights, mass)
 
         def total(prediction: jax.Array) -> jax.Array:
             losses = self.loss(prediction, target, reduction="none")
@@ -217,7 +242,12 @@ def block_size(params: int, batch: Batch, loss: Callable) -> int | None:
     a_row = batch.y.size // rows * batch.y.dtype.itemsize * (params + 4)
     lane = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // (_LANES * max(a_row, 1))
     block = _LANES * max(lane, 1)
-    return block if 2 * block <= rows else None
+    if 2 * block > rows:
+        return None
+    # Blocks that divide the samples evenly need no account of what has been counted.
+    least = -(-rows // block)
+    even = (rows // number for number in range(least, 2 * least) if rows % (_LANES * number) == 0)
+    return next(even, block)
 
 
 def is_row_by_row(problem: Problem, params: Any, batch: Batch, rows: jax.Array) -> jax.Array:
@@ -252,7 +282,8 @@ def is_row_by_row(problem: Problem, params: Any, batch: Batch, rows: jax.Array) 
 
 
 def _rows(batch: Batch) -> int:
-    return jax.tree.leaves(batch.y)[0].shape[0]
+    """The number of samples; of a pytree, which is taken as one vector, that of its numbers."""
+    return batch.y.shape[0] if hasattr(batch.y, "shape") else sum(leaf.size for leaf in jax.tree.leaves(batch.y))
 
 
 def _per_row(weights: Any, values: jax.Array) -> Any:

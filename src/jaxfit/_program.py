@@ -143,25 +143,30 @@ def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
     return _compile.call(functools.partial(_evaluate, task), _key(task, "evaluate"), task.data, task.validation, params)
 
 
-def in_blocks(task: Task) -> Task:
-    """The task with the blocks in which its Gauss–Newton terms are summed, where the samples are many.
+def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int | None:
+    """How many samples to handle at once for the Gauss–Newton terms; None for all, as where they are few.
 
     A model whose prediction for one sample depends on other samples gets all of them at once.
+
+    Args:
+        problem: The problem.
+        params: Where it is tried.
+        data: The samples.
+        meaning: What the problem is, as a key.
     """
-    data = task.data
-    assert data is not None
-    size = _problem.block_size(sum(leaf.size for leaf in jax.tree.leaves(task.params)), data, task.problem.loss)
+    size = _problem.block_size(sum(leaf.size for leaf in jax.tree.leaves(params)), data, problem.loss)
     if size is None:
-        return task
-    spread = np.linspace(0, task.samples - 1, 8).astype(np.int32)
-    some = np.random.default_rng(0).integers(0, task.samples, 8, np.int32)
-    program = functools.partial(_problem.is_row_by_row, task.problem)
-    arguments = (task.params, data._replace(sigma=None, weights=None), np.concatenate([spread, some]))
+        return None
+    rows = data.y.shape[0]
+    some = np.random.default_rng(0).integers(0, rows, 8, np.int32)
+    chosen = np.concatenate([np.linspace(0, rows - 1, 8).astype(np.int32), some])
+    program = functools.partial(_problem.is_row_by_row, problem)
+    arguments = (params, data._replace(sigma=None, weights=None), chosen)
     try:
-        alone, _ = _compile.call(program, ("rows", task.meaning), *arguments, small=True)
+        alone, _ = _compile.call(program, ("rows", meaning), *arguments, small=True)
     except Exception:  # it cannot be given a few samples: whether it can be given all is checked elsewhere
-        return task
-    return task._replace(problem=task.problem._replace(block=size)) if bool(alone) else task
+        return None
+    return size if bool(alone) else None
 
 
 def sandwich(task: Task, params: Any) -> np.ndarray:
@@ -217,7 +222,8 @@ def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *ar
         check(task, data)
         checked = True
 
-    small = sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000
+    at_once = (task.data and task.samples) if task.batch_size is None else task.batch_size
+    small = sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000 and (at_once or 0) <= 10_000
     try:
         return _compile.call(program, _key(task, kind), *arguments, check=check_first, small=small)
     except (TypeError, ValueError, AttributeError) as error:

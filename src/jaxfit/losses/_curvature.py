@@ -78,6 +78,16 @@ def is_robust(loss: Any) -> bool:
     return _known(loss)[0] in ("huber", "smooth_l1")
 
 
+def is_squared(loss: Any) -> bool:
+    """Whether a loss is the squared error."""
+    return _known(loss)[0] == "mse"
+
+
+def weight(loss: Any) -> Any:
+    """The weight that is bound to a loss as its option; None for none."""
+    return _known(loss)[1].get("weight")
+
+
 def serves(loss: Any) -> bool:
     """Whether a loss has a curvature in the prediction that is nowhere negative."""
     name, options = _known(loss)

@@ -48,12 +48,14 @@ class _Folded(NamedTuple):
 
     Attributes:
         triangle: [R | z], [p + 1, p + 1].
+        total: The sum of the losses at the start.
         weight: What the losses weigh in all.
         reach: The largest entry of each column of A, [p].
         size: The largest prediction or target.
     """
 
     triangle: jax.Array
+    total: jax.Array
     weight: jax.Array
     reach: jax.Array
     size: jax.Array
@@ -84,8 +86,9 @@ class LinearLeastSquares(Optimizer):
     with variance `s**2 / ridge`. It tells the scatter and not by how much the ridge pulls the params to 0.
 
     The model is evaluated at the start, at the solution and at two points beyond it, and has to lie on one plane there.
-    In a function that JAX transforms, where nothing can be raised, `converged` tells whether it does. Fixed params stay
-    where they are; bounds are not held, but a solution that lies within them is also the bounded one.
+    In a function that JAX transforms, where nothing can be raised, `converged` tells whether it does; the params have a
+    derivative there, and a covariance, where there is no ridge. Fixed params stay where they are; bounds are not held,
+    but a solution that lies within them is also the bounded one.
 
     Args:
         ridge: The penalty, at least 0: a number, or one for each number in the params, [p], in the order of their
@@ -215,10 +218,9 @@ class LinearLeastSquares(Optimizer):
         found = _fold(problem, predict, start, batch)
         R, z = found.triangle[:, :size], found.triangle[:, size]  # [p + 1, p], [p + 1]
         weight = jnp.where(problem.sums | (found.weight == 0), 1, found.weight)
-        free = jnp.ones(size, bool)
-        if problem.bounds is not None:
-            lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
-            free = lower != upper
+        bounds = (-jnp.inf, jnp.inf) if problem.bounds is None else problem.bounds
+        lower, upper = (jnp.broadcast_to(ravel_pytree(bound)[0], size) for bound in bounds)
+        free = lower != upper
         ridge = jnp.where(free, jnp.asarray(self.ridge, dtype), 0)
 
         def gradient(params: jax.Array) -> jax.Array:
@@ -234,20 +236,20 @@ class LinearLeastSquares(Optimizer):
         # The terms of which predictions are the sums, at their largest.
         terms = found.size + found.reach @ (jnp.abs(start) + jnp.abs(there) + jnp.abs(far))
         rounding = _precision(problem, unravel(flat), batch) ** _ROUNDING * terms
-        outside = jnp.zeros((), dtype)
-        if problem.bounds is not None:
-            outside = jnp.max(found.reach * jnp.where(free, jnp.abs(jnp.clip(there, lower, upper) - there), 0))
+        outside = jnp.max(found.reach * jnp.abs(jnp.clip(there, lower, upper) - there))
         curvature = 2 * (R.T @ R + jnp.diag(ridge)) / weight
         # Where the start is already not finite, that is what the fit tells.
         deviation = jnp.where(sound, jnp.where(jnp.isnan(seen.deviation), jnp.inf, seen.deviation), 0)
         inner = Solved(
             GaussNewton(seen.total / weight, gradient(there), curvature),
-            *(x.astype(dtype) for x in (deviation, outside, rounding)),
+            deviation.astype(dtype),
+            outside.astype(dtype),
+            rounding.astype(dtype),
             jnp.asarray(True),
         )
         slope = jnp.where(free, gradient(start), 0)
         return State(unravel(there.astype(flat.dtype)), inner), Info(
-            z @ z / weight, jnp.linalg.norm(slope), jnp.asarray(False)
+            found.total / weight, jnp.linalg.norm(slope), jnp.asarray(False)
         )
 
 
@@ -263,11 +265,12 @@ def _solution(R: jax.Array, z: jax.Array, start: jax.Array, free: jax.Array, rid
     """
     size = start.size
     root = jnp.sqrt(ridge)
-    matrix = jnp.where(free, jnp.concatenate([R, jnp.diag(root)]), 0)  # [m + p, p]
-    right = -jnp.concatenate([z, root * start])
+    # What is not free has a row of its own, which says that it does not move.
+    matrix = jnp.concatenate([jnp.where(free, R, 0), jnp.diag(jnp.where(free, root, 1))])  # [m + p, p]
+    right = -jnp.concatenate([z, jnp.where(free, root * start, 0)])
     # Columns of length 1: the rank must not hang on the units of the params.
     length = jnp.linalg.norm(matrix, axis=0)
-    unit = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), free)
+    unit = 1 / jnp.where(length > 0, length, 1)
     left, values, rows = jnp.linalg.svd(matrix * unit, full_matrices=False)
     small = values <= 2 * size * jnp.finfo(values.dtype).eps * jnp.max(values)
     along = jnp.where(small, 0, (left.T @ right) / jnp.where(small, 1, values))
@@ -297,13 +300,14 @@ def _fold(problem: Problem, predict: Callable, start: jax.Array, batch: Batch) -
         rows = (rows * jnp.sqrt(weights)).reshape(size + 1, -1).T
         return _Folded(
             jnp.linalg.qr(jnp.concatenate([found.triangle, rows]), mode="r"),
+            found.total + jnp.sum(weights * (prediction - target) ** 2),
             found.weight + jnp.sum(weights),
             jnp.maximum(found.reach, jnp.max(jnp.abs(columns.reshape(size, -1)), axis=1)),
             jnp.maximum(found.size, jnp.maximum(jnp.max(jnp.abs(prediction)), jnp.max(jnp.abs(target)))),
         )
 
     zero = jnp.zeros((), dtype)
-    nothing = _Folded(jnp.zeros((size + 1, size + 1), dtype), zero, jnp.zeros(size, dtype), zero)
+    nothing = _Folded(jnp.zeros((size + 1, size + 1), dtype), zero, zero, jnp.zeros(size, dtype), zero)
     return _over_blocks(problem, batch, add, nothing)
 
 

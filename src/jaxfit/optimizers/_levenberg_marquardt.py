@@ -271,17 +271,32 @@ class LevenbergMarquardt(Optimizer):
         """
         if self.acceleration is not None:
             return None
-        now: Damped = state.inner
-        loss, gradient, curvature = (np.asarray(term, float) for term in now.terms)
-        diagonal = np.diagonal(curvature)
         flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
-        moves = (diagonal > 0) & ~(np.zeros(len(flat), bool) if held is None else held)
-        gains = gradient[moves] ** 2 / (2 * diagonal[moves])
-        rounding = (100 * np.finfo(flat.dtype).eps) ** 2 * (flat**2 * diagonal).sum() / 2
-        small = max(_GAIN * abs(float(loss)), rounding)
-        if converged and (gains <= small).all() and (diagonal >= _COLLAPSED * np.asarray(now.scale, float)).all():
+        state = State(flat, jax.tree.map(np.asarray, state.inner))
+        if converged and not ends_badly(state, np.zeros(flat.shape, bool) if held is None else held, np):
             return None
+        return self.robust()
+
+    def robust(self) -> "LevenbergMarquardt":
+        """The rule that goes carefully, and follows the curvature of the model."""
         return dataclasses.replace(self, initial_damping=_ROBUST_DAMPING, acceleration=True)
+
+
+def ends_badly(state: State, held: Any, xp: Any = jnp) -> Any:
+    """Whether a param could still gain at a fit's end, or has lost the influence that it had: a bool scalar.
+
+    Args:
+        state: The state, whose params are one vector, [p].
+        held: Which params a bound holds back, a bool [p].
+        xp: `jax.numpy`, or `numpy`.
+    """
+    loss, gradient, curvature = state.inner.terms
+    diagonal, flat = xp.diagonal(curvature), state.params
+    moves = (diagonal > 0) & ~held
+    gains = xp.where(moves, gradient**2 / (2 * xp.where(moves, diagonal, 1)), 0)
+    rounding = (100 * xp.finfo(flat.dtype).eps) ** 2 * xp.sum(flat**2 * diagonal) / 2
+    small = xp.maximum(_GAIN * xp.abs(loss), rounding)
+    return xp.any(gains > small) | xp.any(diagonal < _COLLAPSED * state.inner.scale)
 
 
 def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:

@@ -31,7 +31,8 @@ FIRST = {
     "optimistix": (
         "import jax, jax.numpy as jnp, optimistix as optx; jax.config.update('jax_enable_x64', True)",
         "residuals = lambda p, data: p[0] * jnp.exp(-p[1] * data[0]) - data[1]; "
-        "optx.least_squares(residuals, optx.LevenbergMarquardt(1e-8, 1e-8), jnp.ones(2), (x, y)).value.block_until_ready()",
+        "solver = optx.LevenbergMarquardt(1e-8, 1e-8); "
+        "optx.least_squares(residuals, solver, jnp.ones(2), (x, y)).value.block_until_ready()",
     ),
     "lmfit": ("import lmfit", "lmfit.Model(lambda x, a, b: a * np.exp(-b * x)).fit(y, x=x, a=1.0, b=1.0)"),
 }
@@ -65,6 +66,10 @@ def traced(x, a, b):
     return a * jnp.exp(-b * x)
 
 
+def model(params, x):
+    return params[0] * jnp.exp(-params[1] * x)
+
+
 def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and notes of the table."""
     rows, notes = [], []
@@ -83,7 +88,6 @@ def _warm_calls() -> dict[str, Callable[[], Any]]:
     x = np.linspace(0.0, 4.0, 1000)
     y = 3 * np.exp(-1.2 * x) + 0.05 * np.cos(40 * x)
     start = np.ones(2)
-    model = lambda p, x: p[0] * jnp.exp(-p[1] * x)
     calls: dict[str, Callable[[], Any]] = {
         "SciPy": lambda: optimize.curve_fit(decay, x, y, start),
         "jaxfit.curve_fit": lambda: jf.curve_fit(traced, x, y, start),
@@ -108,8 +112,7 @@ def _optimistix(x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
 
     @jax.jit
     def solve(start, x, y):
-        residuals = lambda p, data: p[0] * jnp.exp(-p[1] * data[0]) - data[1]
-        return optimistix.least_squares(residuals, solver, start, (x, y)).value
+        return optimistix.least_squares(lambda p, data: model(p, data[0]) - data[1], solver, start, (x, y)).value
 
     def call() -> Any:
         with jax.enable_x64(True):

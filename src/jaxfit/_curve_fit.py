@@ -193,7 +193,9 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
         span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
         arguments = numbers, request.start, request.bounds, batch, span
         with jax.enable_x64(True):
-            return np.asarray(_compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)[0])
+            return np.asarray(
+                _compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)[0]
+            )
 
     def residuals(params: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         def weighted(params: jax.Array) -> jax.Array:

@@ -117,7 +117,8 @@ def fit(
     """
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
-    if params is None and hasattr(model, "guess"):
+    guessed = params is None and hasattr(model, "guess")
+    if guessed:
         params = _guess(model, data, kind)
     chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None)
     given = {"batch_size": batch_size, "sigma": sigma, "weights": weights, "bounds": bounds, "fixed": fixed}
@@ -129,7 +130,8 @@ def fit(
     traced = _traced.is_traced(arrays, params, sigma, weights, bounds, chosen, key, model, loss)
     start = _inputs.params(params, data, widen=chosen.is_second_order, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
-    limits = _limits.bounds(bounds, getattr(model, "bounds", None), stays, start.tree)
+    own = getattr(model, "bounds", None)
+    limits, first = _limits.bounds(bounds, own, stays, start.tree, guessed=guessed)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
         seed, key_kind = _inputs.seed(key)
         batch = None if kind != "arrays" else _inputs.arrays(data, start.wide, ragged=batch_size is None)
@@ -145,7 +147,7 @@ def fit(
         task = Task(
             problem=Problem(model, loss, _options.sums(loss)),
             optimizer=chosen,
-            params=start.tree,
+            params=first,
             data=batch,
             sampler=data if kind == "sampler" else None,
             batch_size=_options.batch_size(batch_size, batch),
@@ -197,13 +199,11 @@ def _steps(task: Task, steps: Any, epochs: Any) -> int:
 
 
 def _guess(model: Any, data: Any, kind: str) -> Any:
-    """The starting values of a model that finds them in the data, within its bounds."""
-    if kind != "arrays":
+    """The starting values of a model that finds them in the data."""
+    if kind != "arrays" or _traced.is_traced(data):
         raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")
     arrays = _inputs.arrays(data, wide=True)
-    guessed = model.guess(arrays.x, arrays.y)
-    limits = getattr(model, "bounds", None)
-    return guessed if limits is None else jax.tree.map(lambda *leaf: float(np.clip(*leaf)), guessed, *limits)
+    return model.guess(arrays.x, arrays.y)
 
 
 def _wrap(

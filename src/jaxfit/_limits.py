@@ -13,21 +13,24 @@ from jaxfit import _checks
 _EXPECTED = "expected a pair (lower, upper); each a number, or numbers in the structure of params, None for no bound"
 
 
-def bounds(given: Any, default: Any, fixed: Any, params: Any) -> tuple[Any, Any] | None:
-    """The least and the largest params allowed, two pytrees of arrays like the params; None where all are free.
+def bounds(
+    given: Any, default: Any, fixed: Any, params: Any, *, guessed: bool = False
+) -> tuple[tuple[Any, Any] | None, Any]:
+    """The least and the largest params allowed, two pytrees like the params or None, and the params to start from.
 
     Args:
         given: What the user said of bounds.
         default: Bounds of the model's own, two pytrees like the params, or None: they hold where the user says nothing.
         fixed: A pytree of bool arrays like the params, or None: these may go nowhere.
         params: The starting values, a pytree of arrays.
+        guessed: Whether they are a guess, which moves to where it may be.
 
     Raises:
         TypeError: `given` is no pair, or has no numbers where numbers belong.
         ValueError: It does not fit the params, a lower bound lies above the upper one, or a start lies outside.
     """
     if given is None and default is None and fixed is None:
-        return None
+        return None, params
     if given is not None and not (isinstance(given, (tuple, list)) and len(given) == 2):
         raise TypeError(f"bounds is {_checks.describe_tree(given)}; {_EXPECTED}.")
     entries, tree = jax.tree_util.tree_flatten_with_path(params)
@@ -44,15 +47,19 @@ def bounds(given: Any, default: Any, fixed: Any, params: Any) -> tuple[Any, Any]
             ]
         )
     for (path, leaf), lower, upper, stay in zip(entries, *sides, stays, strict=True):
+        leaf = np.clip(leaf, lower, upper) if guessed and (lower <= upper).all() else leaf
         if not any(isinstance(array, Tracer) for array in (leaf, lower, upper)):
             _check_order(path, np.asarray(leaf), lower, upper, stay)
     if fixed is None and not any(isinstance(a, Tracer) or np.isfinite(a).any() for a in (*sides[0], *sides[1])):
-        return None
+        return None, params
+    if guessed:
+        params = jax.tree.map(np.clip, params, *(tree.unflatten(side) for side in sides))
+        entries = jax.tree_util.tree_leaves_with_path(params)
     for side in sides:  # what stays has no room on either side
         for index, ((_, leaf), stay) in enumerate(zip(entries, stays, strict=True)):
             if stay.any():
                 side[index] = (jnp if isinstance(leaf, jax.Array) else np).where(stay, leaf, side[index])
-    return tree.unflatten(sides[0]), tree.unflatten(sides[1])
+    return (tree.unflatten(sides[0]), tree.unflatten(sides[1])), params
 
 
 def fixed(given: Any, params: Any) -> Any:

@@ -42,7 +42,9 @@ def interval(
     Warns:
         FitWarning: A refit found a lower loss than the fit.
     """
-    if evidence.variance == 0:  # a perfect fit: any other value fits infinitely worse
+    rounding = 100 * float(np.finfo(params.dtype).eps)
+    # A perfect fit, but for what rounding leaves of the prediction: any other value fits infinitely worse.
+    if evidence.variance * evidence.observations <= rounding**2 * params**2 @ np.diagonal(evidence.curvature):
         return float(params[index]), float(params[index])
     if not math.isfinite(quantile * evidence.variance):
         return -math.inf, math.inf

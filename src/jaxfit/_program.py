@@ -140,7 +140,9 @@ def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_
 
 def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
     """The validation loss and the metrics, outside the loop."""
-    return _compile.call(functools.partial(_evaluate, task), _key(task, "evaluate"), task.data, task.validation, params)
+    return _compile.call(
+        functools.partial(_evaluate, task), program_key(task, "evaluate"), task.data, task.validation, params
+    )
 
 
 def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int | None:
@@ -192,7 +194,7 @@ def sandwich(task: Task, params: Any) -> np.ndarray:
         variance = jnp.where(freedom > 0, correction**2 * jnp.sum(weights * pull**2) / freedom / mean**2, jnp.inf)
         return curvature, variance
 
-    (curvature, variance), _ = _compile.call(program, _key(task, "sandwich"), params, task.data)
+    (curvature, variance), _ = _compile.call(program, program_key(task, "sandwich"), params, task.data)
     return np.asarray(curvature) / float(variance)
 
 
@@ -225,7 +227,7 @@ def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *ar
     at_once = (task.data and task.samples) if task.batch_size is None else task.batch_size
     small = sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000 and (at_once or 0) <= 10_000
     try:
-        return _compile.call(program, _key(task, kind), *arguments, check=check_first, small=small)
+        return _compile.call(program, program_key(task, kind), *arguments, check=check_first, small=small)
     except (TypeError, ValueError, AttributeError) as error:
         if not checked:
             raise
@@ -239,7 +241,8 @@ def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
     return [float(leaf) if _checks.is_number(leaf) else leaf for leaf in leaves], tree
 
 
-def _key(task: Task, kind: Hashable) -> Hashable:
+def program_key(task: Task, kind: Hashable) -> tuple[Hashable, ...]:
+    """All that decides what a program of a task computes, beside shapes."""
     return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind)
 
 

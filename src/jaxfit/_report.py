@@ -243,7 +243,9 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
         if name not in ("loss", "params", "gradient_norm") and len(values)
     ]
     if result.data is not None:
-        facts.append(("data", f"{jax.tree.leaves(result.data[1])[0].shape[0]:,} samples"))
+        lengths = [leaf.shape[0] for leaf in jax.tree.leaves(result.data[1])]
+        sets = f" in {len(lengths)} sets" if len(set(lengths)) > 1 else ""
+        facts.append(("data", f"{sum(lengths) if sets else lengths[0]:,} samples{sets}"))
     places = {device.platform for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
     where = f" on {', '.join(sorted(places))}" if places else ""
     facts.append(("precision", f"{', '.join(sorted({str(leaf.dtype) for leaf in leaves}))}{where}"))

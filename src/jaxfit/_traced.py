@@ -6,7 +6,8 @@ of zero (the implicit function theorem); no step of the fit is differentiated.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -71,6 +72,10 @@ class TracedResult:
         return self.model(self.params, x)
 
 
+_PROGRAMS_KEPT = 256
+_programs: dict[Hashable, Callable] = {}
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is an array that JAX traces, or a function that refers to one."""
     leaves = jax.tree.leaves(trees)
@@ -98,31 +103,75 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
     """
     if task.looks_back or task.record != ("loss",):
         raise ValueError("validation, metrics and record have no place under jit, vmap or grad; leave them out.")
-    start, unravel = ravel_pytree(jax.tree.map(jnp.asarray, task.params))
-    task = task._replace(data=jax.tree.map(jnp.asarray, task.data), bounds=jax.tree.map(jnp.asarray, task.bounds))
+    _, unravel = ravel_pytree(task.params)
+    leaves, tree = jax.tree.flatten(task.optimizer)
+    solve = _second_order if task.data is not None and task.optimizer.in_blocks else _first_order
+
+    def whole(arrays: Any) -> tuple[Any, ...]:
+        params, data, bounds, seed, leaves = arrays
+        inner = task._replace(params=params, data=data, bounds=bounds, seed=seed, optimizer=tree.unflatten(leaves))
+        return solve(inner, steps, absolute_sigma)
+
+    arrays = jax.tree.map(jnp.asarray, (task.params, task.data, task.bounds, task.seed, leaves))
+    # Outside of `jit` too, one program in place of one for each operation; one that refers to what is being traced is
+    # part of that trace alone.
+    kept = (
+        whole
+        if _is_enclosing(task)
+        else _kept(
+            jax.jit(whole),
+            (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma),
+        )
+    )
+    flat, loss, taken, converged, covariance = kept(arrays)
+    return TracedResult(unravel(flat), loss, taken, converged, covariance, task.problem.model)
+
+
+def _is_enclosing(task: Task) -> bool:
+    return is_traced(task.problem.model, task.problem.loss, task.sampler)
+
+
+def _kept(program: Callable, key: Hashable) -> Callable:
+    """The program, or an earlier one that means the same and has been compiled."""
+    program = _programs.setdefault(key, program)
+    while len(_programs) > _PROGRAMS_KEPT:
+        _programs.pop(next(iter(_programs)), None)
+    return program
+
+
+def _run(task: Task, flat: jax.Array, steps: int) -> tuple[jax.Array, Any]:
+    """The params at the end, [p]; the steps taken, and whether it converged."""
+    _, unravel = ravel_pytree(task.params)
+    progress = _program.inside(task, unravel(flat), steps)
+    found, _ = ravel_pytree(progress.state.params)
+    if not task.optimizer.default_steps:  # without a stopping rule it takes all its steps, and ends with that
+        return found, (progress.step, jnp.asarray(True))
+    return found, (progress.step - 1, progress.converged)
+
+
+def _first_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...]:
+    del absolute_sigma
+    start, unravel = ravel_pytree(task.params)
+    flat, (taken, converged) = _without_derivative(functools.partial(_run, steps=steps), task)(start)
+    problem = task.problem._replace(bounds=task.bounds)
+    loss = jnp.full((), jnp.nan) if task.data is None else problem.value(unravel(flat), task.data)
+    return flat, loss, taken, converged, None
+
+
+def _second_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...]:
+    start, unravel = ravel_pytree(task.params)
     problem = task.problem._replace(bounds=task.bounds)
 
-    def run(task: Task, flat: jax.Array) -> tuple[jax.Array, Any]:
-        progress = _program.inside(task, unravel(flat), steps)
-        found, _ = ravel_pytree(progress.state.params)
-        if not task.optimizer.default_steps:  # without a stopping rule it takes all its steps, and ends with that
-            return found, (progress.step, jnp.asarray(True))
-        return found, (progress.step - 1, progress.converged)
-
-    if task.data is None or not task.optimizer.in_blocks:
-        flat, (taken, converged) = _without_derivative(run, task)(start)
-        loss = jnp.full((), jnp.nan) if task.data is None else problem.value(unravel(flat), task.data)
-        return TracedResult(unravel(flat), loss, taken, converged, None, problem.model)
-
     def solve(_: Any, flat: jax.Array) -> tuple[jax.Array, Any]:
-        found, seen = run(task, flat)
+        found, seen = _run(task, flat, steps)
         return found, jax.tree.map(lambda leaf: leaf.astype(flat.dtype), seen)  # JAX differentiates floats only
 
+    assert task.data is not None
     residual = _residual(problem, unravel, task.data)
     flat, (taken, converged) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
     terms = problem.gauss_newton(flat, unravel, task.data)
     covariance = _covariance(task, terms, flat, absolute_sigma)
-    return TracedResult(unravel(flat), terms.loss, taken.astype(jnp.int32), converged > 0, covariance, problem.model)
+    return flat, terms.loss, taken.astype(jnp.int32), converged > 0, covariance
 
 
 def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma: bool) -> jax.Array:

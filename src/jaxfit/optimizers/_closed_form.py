@@ -83,7 +83,8 @@ class LinearLeastSquares(Optimizer):
 
     The loss of the result is without the penalty. Its covariance is `inv(J'J + ridge) s**2`, with s**2 the reduced chi
     squared or 1 as for other fits: with a ridge, that of the posterior if each param was expected to be normal about 0
-    with variance `s**2 / ridge`. It tells the scatter and not by how much the ridge pulls the params to 0.
+    with variance `s**2 / ridge`. It tells the scatter and not by how much the ridge pulls the params to 0. Intervals by
+    "profile" know of no penalty: with a ridge, ask for those by "wald".
 
     The model is evaluated at the start, at the solution and at two points beyond it, and has to lie on one plane there.
     In a function that JAX transforms, where nothing can be raised, `converged` tells whether it does; the params have a

@@ -527,8 +527,21 @@ def test_a_sweep_over_ridges(single):
         np.testing.assert_allclose(params, np.linalg.solve(x.T @ x + ridge * np.eye(3), x.T @ y), rtol=1e-4)
 
 
-def test_a_ridge_has_no_derivative(single):
-    x, y = single
-    shrunk = functools.partial(jf.fit, linear, params=jnp.zeros(3), optimizer=LinearLeastSquares(1.0))
-    with pytest.raises(TypeError, match="result of LinearLeastSquares has no derivative"):
-        jax.grad(lambda y: shrunk((x, y)).params.sum())(y)
+def test_the_derivative_of_a_ridge_is_that_of_the_closed_form():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(4)
+        x, y = jnp.asarray(rng.normal(size=(20, 3))), jnp.asarray(rng.normal(size=20))
+
+        def closed(ridge, y):
+            return jnp.linalg.solve(x.T @ x + ridge * jnp.eye(3), x.T @ y)
+
+        def fitted(ridge, y):
+            return jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(ridge)).params
+
+        def slope(solve):
+            return jax.jit(jax.jacobian(solve, (0, 1)))(jnp.asarray(2.0), y)
+
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), slope(fitted), slope(closed))
+        traced = jax.jit(lambda y: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(2.0)).covariance)
+        plain = jf.fit(linear, (np.asarray(x), np.asarray(y)), np.zeros(3), optimizer=LinearLeastSquares(2.0))
+        np.testing.assert_allclose(traced(y), plain.covariance, rtol=1e-8)

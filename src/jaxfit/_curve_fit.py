@@ -8,14 +8,14 @@ import collections
 import contextlib
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _program, _small, _traceable, losses
+from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _program, _traceable, losses
 from jaxfit._curve_answer import Found
 from jaxfit._curve_request import Request, UnusualError
 from jaxfit._fingerprint import fingerprint
@@ -184,7 +184,7 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
             model, batch = by_rows, rows
     problem = Problem(model, losses.mse, block=block)
 
-    def attempt(optimizer: LevenbergMarquardt, steps: int) -> np.ndarray:
+    def attempt(optimizer: LevenbergMarquardt, steps: int) -> _End:
         numbers, structure = jax.tree.flatten(optimizer)
 
         def fit(numbers: list[Any], start: Any, bounds: Any, batch: Batch, span: _loop.Span) -> jax.Array:
@@ -193,9 +193,8 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
         span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
         arguments = numbers, request.start, request.bounds, batch, span
         with jax.enable_x64(True):
-            return np.asarray(
-                _compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)[0]
-            )
+            told, _ = _compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)
+            return _End.unpacked(np.asarray(told), size)
 
     def residuals(params: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         def weighted(params: jax.Array) -> jax.Array:
@@ -208,28 +207,46 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
             found, _ = _compile.call(residuals, ("curve_fit: residuals", key), params, batch, small=True)
             return np.array(found[0]), np.array(found[1])
 
-    found = _better(attempt, request.steps)
-    params, inverse = found[_TOLD : _TOLD + size].copy(), found[_TOLD + size :].reshape(size, size)
-    return Found(params, float(found[0]) * points, inverse, int(found[1]) - 1, request, names, look)
+    end = _better(attempt, request)
+    inverse = _inverse(end.curvature * (points / 2))  # the loss is the mean, and J'HJ has H = 2
+    return Found(end.params.copy(), end.loss * points, inverse, end.evaluations, request, names, look)
 
 
-def _better(attempt: Callable[[LevenbergMarquardt, int], np.ndarray], limit: int | None) -> np.ndarray:
-    """What the plain rule finds, or the robust one where that ends badly; raises UnusualError where none converges."""
-    most, first = limit or _PLAIN.default_steps, _PLAIN.first_steps
+class _End(NamedTuple):
+    """The end of a fit, of NumPy arrays; the attributes are those of `Damped` and `GaussNewton`."""
+
+    loss: float
+    converged: bool
+    evaluations: int
+    params: np.ndarray
+    gradient: np.ndarray
+    scale: np.ndarray
+    curvature: np.ndarray
+
+    @classmethod
+    def unpacked(cls, told: np.ndarray, size: int) -> "_End":
+        params, gradient, scale = told[3 : 3 + 3 * size].reshape(3, size)
+        curvature = told[3 + 3 * size :].reshape(size, size)
+        return cls(float(told[0]), bool(told[1]), int(told[2]) - 1, params, gradient, scale, curvature)
+
+
+def _better(attempt: Callable[[LevenbergMarquardt, int], _End], request: Request) -> _End:
+    """Where the plain rule ends, or the robust one where that ends badly; raises UnusualError where none converges."""
+    most, first = request.steps or _PLAIN.default_steps, _PLAIN.first_steps
     assert first is not None
-    found = attempt(_PLAIN, min(most, first))
-    loss, _, converged, doubtful = found[:_TOLD]
-    if converged and not doubtful:
-        return found
-    second = attempt(_PLAIN.robust(), most) if converged or most > first else found
-    if second[2] and (second[0] < loss or not converged):
+    end = attempt(_PLAIN, min(most, first))
+    if end.converged:
+        held = np.zeros(end.params.shape, bool)
+        if request.bounds is not None:
+            held = (end.params <= request.bounds[0]) | (end.params >= request.bounds[1])
+        if not ends_badly(end.loss, end.gradient, end.curvature, end.scale, end.params, held):
+            return end
+    second = attempt(_PLAIN.robust(), most) if end.converged or most > first else end
+    if second.converged and (second.loss < end.loss or not end.converged):
         return second
-    if not converged:
+    if not end.converged:
         raise UnusualError  # SciPy may know better, and says it in its own words if not
-    return found
-
-
-_TOLD = 4  # numbers before the params: loss, evaluations and one, whether it converged, whether it ended badly
+    return end
 
 
 def _fitted(
@@ -239,13 +256,9 @@ def _fitted(
     key = random.wrap_key_data(jnp.zeros(2, jnp.uint32))  # nothing is random
     state = optimizer.init(problem, start)
     end = _loop.run(optimizer, problem, _data.Whole(batch), state, key, span, capacity=0, record=(), careful=True)
-    terms, params = optimizer.terms(end.state), end.state.params
-    held = jnp.zeros(params.shape, bool)
-    if problem.bounds is not None:
-        held = (params <= problem.bounds[0]) | (params >= problem.bounds[1])
-    told = (terms.loss, end.step, end.converged, ends_badly(end.state, held))
-    inverse = _inverse(terms.curvature * (batch.y.size / 2))  # the loss is the mean, and J'HJ has H = 2
-    return jnp.concatenate([jnp.stack([part.astype(terms.loss.dtype) for part in told]), params, inverse.ravel()])
+    terms = optimizer.terms(end.state)
+    told = jnp.stack([terms.loss, end.converged.astype(start.dtype), end.step.astype(start.dtype)])
+    return jnp.concatenate([told, end.state.params, terms.gradient, end.state.inner.scale, terms.curvature.ravel()])
 
 
 def _points(f: Callable, made_of: Use, request: Request) -> int:
@@ -266,11 +279,18 @@ def _points(f: Callable, made_of: Use, request: Request) -> int:
     return shape[0]
 
 
-def _inverse(normal: jax.Array) -> jax.Array:
+def _inverse(normal: np.ndarray) -> np.ndarray:
     """The inverse of J'J, [p, p]; NaN where rounding in it would show."""
-    unit = 1 / jnp.sqrt(jnp.diagonal(normal))
-    scaled = normal * unit[:, None] * unit
-    inverse = jax.vmap(_small.positive_solver(scaled))(jnp.eye(len(unit), dtype=unit.dtype))
+    unknown = np.full_like(normal, np.nan)
+    diagonal = normal.diagonal()
+    if not ((diagonal > 0) & (diagonal < np.inf)).all():
+        return unknown
+    unit = 1 / np.sqrt(diagonal)
+    try:
+        inverse = np.linalg.inv(normal * unit[:, None] * unit)
+    except np.linalg.LinAlgError:
+        return unknown
     # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
-    good = jnp.trace(inverse) < _WELL_CONDITIONED
-    return jnp.where(good, (inverse + inverse.T) / 2 * unit[:, None] * unit, jnp.nan)
+    if not 0 < inverse.trace() < _WELL_CONDITIONED:
+        return unknown
+    return (inverse + inverse.T) / 2 * unit[:, None] * unit

@@ -208,9 +208,9 @@ def observations(task: Task) -> tuple[Any, Any]:
         return task.problem.loss(*pair, reduction="none")
 
     size = jax.eval_shape(losses, task.params, data).size
-    total, count = size, size
+    rows = jax.tree.leaves(data.y)[0].shape[0]
+    total, count = _curvature.mass(task.problem.loss, data.y, rows) * (size / rows), size
     if data.weights is not None:
-        rows = data.weights.shape[0]
         total, count = data.weights.sum() * (size / rows), (data.weights > 0).sum() * (size // rows)
     return (1 if task.problem.sums else total), count
 

@@ -167,7 +167,7 @@ def _second_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ..
         return found, jax.tree.map(lambda leaf: leaf.astype(flat.dtype), seen)  # JAX differentiates floats only
 
     assert task.data is not None
-    residual = _residual(problem, unravel, task.data)
+    residual = _residual(problem, task.optimizer.penalty, unravel, task.data)
     flat, (taken, converged) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
     terms = problem.gauss_newton(flat, unravel, task.data)
     covariance = _covariance(task, terms, flat, absolute_sigma)
@@ -183,6 +183,7 @@ def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma:
         held = (flat <= lower) | (flat >= upper)
     free = ~held[:, None] & ~held
     curvature = jnp.where(free, terms.curvature, jnp.eye(flat.size, dtype=flat.dtype)) * total
+    curvature = curvature + jnp.where(free, jax.hessian(task.optimizer.penalty)(flat), 0)
     unit = 1 / jnp.sqrt(jnp.diagonal(curvature))
     inverse = jnp.linalg.inv(curvature * unit[:, None] * unit) * unit[:, None] * unit
     if _checks.unwrapped(task.problem.loss)[0] is losses.mse:
@@ -192,9 +193,12 @@ def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma:
     return jnp.where(free, inverse, jnp.nan)
 
 
-def _residual(problem: Problem, unravel: Callable, data: Any) -> Callable[[jax.Array], jax.Array]:
+def _residual(problem: Problem, penalty: Callable, unravel: Callable, data: Any) -> Callable[[jax.Array], jax.Array]:
     """What is zero at the solution: the gradient, or the way to a bound for params that it holds back."""
-    gradient = jax.grad(lambda flat: problem.value(unravel(flat), data))
+    if _checks.unwrapped(problem.loss)[0] is losses.mse:
+        # A penalty is added to the sum; where the gradient is zero, the sum serves as well as the mean.
+        problem = problem._replace(loss=functools.partial(problem.loss, reduction="sum"), sums=True)
+    gradient = jax.grad(lambda flat: problem.value(unravel(flat), data) + penalty(flat))
     if problem.bounds is None:
         return gradient
     lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)

@@ -109,6 +109,11 @@ class Optimizer(abc.ABC):
     def check_bounds(self) -> None:  # noqa: B027 (most have nothing to say)
         """Raises TypeError where its steps cannot be held within bounds by moving what left them back."""
 
+    def penalty(self, flat: jax.Array) -> jax.Array | float:
+        """What it adds to the sum of the losses at params given as one vector, [p]; 0 for most."""
+        del flat
+        return 0.0
+
     def check_end(self, state: State) -> None:  # noqa: B027 (most take every model)
         """Raises ValueError where the state at the end says that the model is not one that it can fit."""
 

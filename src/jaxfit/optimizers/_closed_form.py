@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxfit import _checks, losses
 from jaxfit._problem import Batch, GaussNewton, Problem
 from jaxfit.losses import _curvature
-from jaxfit.optimizers._base import Info, Optimizer, State, is_off, number
+from jaxfit.optimizers._base import Info, Optimizer, State, number
 from jaxfit.optimizers._first_order import Number
 
 _ROUNDING = 2 / 3  # the power of the precision that rounding may reach: 4e-11 in float64, 2e-5 in float32
@@ -87,9 +87,8 @@ class LinearLeastSquares(Optimizer):
     "profile" know of no penalty: with a ridge, ask for those by "wald".
 
     The model is evaluated at the start, at the solution and at two points beyond it, and has to lie on one plane there.
-    In a function that JAX transforms, where nothing can be raised, `converged` tells whether it does; the params have a
-    derivative there, and a covariance, where there is no ridge. Fixed params stay where they are; bounds are not held,
-    but a solution that lies within them is also the bounded one.
+    In a function that JAX transforms, where nothing can be raised, `converged` tells whether it does. Fixed params stay
+    where they are; bounds are not held, but a solution that lies within them is also the bounded one.
 
     Args:
         ridge: The penalty, at least 0: a number, or one for each number in the params, [p], in the order of their
@@ -140,8 +139,8 @@ class LinearLeastSquares(Optimizer):
 
     @property
     def in_blocks(self) -> bool:
-        """True without a ridge: then the loss alone says where the solution is, and how it follows the data."""
-        return is_off(self.ridge)
+        """True: its terms are sums over the samples."""
+        return True
 
     @property
     def default_steps(self) -> int:
@@ -157,6 +156,10 @@ class LinearLeastSquares(Optimizer):
                 f"LinearLeastSquares minimises losses.mse alone; loss is {name}. LevenbergMarquardt takes "
                 f"{', '.join(_curvature.NAMES)}, LBFGS and the first-order optimizers any."
             )
+
+    def penalty(self, flat: jax.Array) -> jax.Array:
+        """`ridge * flat**2`, summed."""
+        return jnp.sum(jnp.asarray(self.ridge, flat.dtype) * flat**2)
 
     def check_end(self, state: State) -> None:
         """Raises ValueError where the model turned out not to be linear, or the solution leaves the bounds."""

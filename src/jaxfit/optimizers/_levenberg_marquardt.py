@@ -271,9 +271,10 @@ class LevenbergMarquardt(Optimizer):
         """
         if self.acceleration is not None:
             return None
+        loss, gradient, curvature, scale = map(np.asarray, (*state.inner.terms, state.inner.scale))
         flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
-        state = State(flat, jax.tree.map(np.asarray, state.inner))
-        if converged and not ends_badly(state, np.zeros(flat.shape, bool) if held is None else held, np):
+        held = np.zeros(flat.shape, bool) if held is None else held
+        if converged and not ends_badly(float(loss), gradient, curvature, scale, flat, held):
             return None
         return self.robust()
 
@@ -282,21 +283,26 @@ class LevenbergMarquardt(Optimizer):
         return dataclasses.replace(self, initial_damping=_ROBUST_DAMPING, acceleration=True)
 
 
-def ends_badly(state: State, held: Any, xp: Any = jnp) -> Any:
-    """Whether a param could still gain at a fit's end, or has lost the influence that it had: a bool scalar.
+def ends_badly(
+    loss: float, gradient: np.ndarray, curvature: np.ndarray, scale: np.ndarray, params: np.ndarray, held: np.ndarray
+) -> bool:
+    """Whether a param could still gain at a fit's end, or has lost the influence that it had.
 
     Args:
-        state: The state, whose params are one vector, [p].
-        held: Which params a bound holds back, a bool [p].
-        xp: `jax.numpy`, or `numpy`.
+        loss: The loss.
+        gradient: Its gradient, [p].
+        curvature: Its curvature, [p, p].
+        scale: The largest curvature that each param ever had, [p].
+        params: The params, [p].
+        held: Which of them a bound holds back, a bool [p].
     """
-    loss, gradient, curvature = state.inner.terms
-    diagonal, flat = xp.diagonal(curvature), state.params
+    diagonal = curvature.diagonal()
+    if (diagonal < _COLLAPSED * scale).any():
+        return True
     moves = (diagonal > 0) & ~held
-    gains = xp.where(moves, gradient**2 / (2 * xp.where(moves, diagonal, 1)), 0)
-    rounding = (100 * xp.finfo(flat.dtype).eps) ** 2 * xp.sum(flat**2 * diagonal) / 2
-    small = xp.maximum(_GAIN * xp.abs(loss), rounding)
-    return xp.any(gains > small) | xp.any(diagonal < _COLLAPSED * state.inner.scale)
+    rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * float(params**2 @ diagonal) / 2
+    gains = gradient[moves] ** 2 / (2 * diagonal[moves])
+    return bool((gains > max(_GAIN * abs(loss), rounding)).any())
 
 
 def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:

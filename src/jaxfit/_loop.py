@@ -173,6 +173,9 @@ def _blank_history(
 ) -> dict[str, Any]:
     """An empty history; every number in it has the precision of the loss."""
 
+    if not record:
+        return {}
+
     def first_loss(params: Any) -> jax.Array:
         return problem.value(params, source.batch(source.draw(key, jnp.int32(0)), jnp.int32(0)))
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxfit.losses import _curvature
@@ -119,7 +120,7 @@ class Problem(NamedTuple):
 
             # One copy of the model: the prediction, and one directional derivative for each param.
             prediction, columns, target = jax.vmap(along, out_axes=(None, 0, None))(
-                jnp.eye(flat.size, dtype=flat.dtype)
+                np.eye(flat.size, dtype=flat.dtype)
             )
             rows = columns.reshape(flat.size, -1)
             if _curvature.is_squared(self.loss):

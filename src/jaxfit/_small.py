@@ -1,11 +1,24 @@
-"""Small symmetric systems, written out so that XLA fuses them, and vectorises them over many fits at once."""
+"""Small vectors and symmetric systems, written so that XLA compiles them fast and vectorises them over many fits."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 _WRITTEN_OUT = 6  # beyond that, the program grows faster than LAPACK's call costs
+
+
+def length(vector: jax.Array) -> jax.Array:
+    """The Euclidean norm of a vector, [p]."""
+    return jnp.sqrt(vector @ vector)
+
+
+def diagonal(matrix: jax.Array) -> jax.Array:
+    """The diagonal, [p], of a matrix [p, p]; no gather, which XLA takes long to compile."""
+    size = matrix.shape[0]
+    return jnp.sum(lax.select(np.eye(size, dtype=bool), matrix, jnp.zeros_like(matrix)), axis=1)
 
 
 def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:

@@ -173,7 +173,7 @@ class LevenbergMarquardt(Optimizer):
     def _look(self, problem: Problem, state: State, batch: Batch) -> tuple[State, Info]:
         now: Damped = state.inner
         here, unravel = ravel_pytree(state.params)
-        first = jnp.isinf(now.terms.loss)
+        first = now.terms.loss == jnp.inf
         found = problem.gauss_newton(now.trial, unravel, batch)
         gain_ratio = (now.terms.loss - found.loss) / now.predicted
         usable = jnp.isfinite(found.loss) & jnp.isfinite(found.curvature).all()
@@ -186,14 +186,14 @@ class LevenbergMarquardt(Optimizer):
         factor = jnp.where(first, 1, jnp.where(accepted, shrink, now.growth))
         damping = now.damping * factor.astype(flat.dtype)
         growth = jnp.where(accepted, jnp.asarray(2, flat.dtype), now.growth * 2)
-        scale = jnp.maximum(now.scale, jnp.diagonal(terms.curvature))
+        scale = jnp.maximum(now.scale, _small.diagonal(terms.curvature))
         before = jnp.where(accepted & ~first, now.predicted, 0)
         after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, predicted=before, done=now.last)
         loss = lax.select(first, found.loss, now.terms.loss)
         gradient = lax.select(first, found.gradient, now.terms.gradient)
         if problem.bounds is not None:
             gradient = jnp.where(_is_held(here, gradient, _flat_bounds(problem)), 0, gradient)
-        info = Info(loss, jnp.linalg.norm(gradient), jnp.asarray(False))
+        info = Info(loss, _small.length(gradient), jnp.asarray(False))
         return State(unravel(flat), self._propose(problem, after, flat, unravel, batch)), info
 
     def _propose(self, problem: Problem, now: Damped, here: jax.Array, unravel: Any, batch: Batch) -> Damped:
@@ -216,14 +216,14 @@ class LevenbergMarquardt(Optimizer):
             gradient = jnp.where(free, gradient, 0)
             curvature = jnp.where(free[:, None] & free, curvature, 0)
         unit = 1 / jnp.sqrt(weight)
-        damped = curvature * unit[:, None] * unit + now.damping * jnp.eye(size, dtype=dtype)
+        damped = curvature * unit[:, None] * unit + now.damping * np.eye(size, dtype=dtype)
         solve_scaled = _small.positive_solver(damped)
 
         def solve(gradient: jax.Array) -> jax.Array:
             return -unit * solve_scaled(unit * gradient)
 
         def length(step: jax.Array) -> jax.Array:
-            return jnp.linalg.norm(step / unit)
+            return _small.length(step / unit)
 
         step = solve(gradient)
         predicted = 0.5 * step @ (now.damping * weight * step - gradient)
@@ -332,6 +332,6 @@ def _bounded(
     inside = jnp.clip(trial, *bounds)
     stuck = inside != trial
     fixed = jnp.where(stuck, inside - here, 0)
-    system = jnp.where(stuck[:, None] | stuck, jnp.diag(jnp.diagonal(damped)), damped)
+    system = jnp.where(stuck[:, None] | stuck, damped * np.eye(here.size, dtype=here.dtype), damped)
     rest = _small.positive_solver(system)(jnp.where(stuck, 0, -gradient - damped @ fixed))
     return jnp.where(jnp.any(stuck), jnp.clip(jnp.where(stuck, inside, here + rest), *bounds), trial)

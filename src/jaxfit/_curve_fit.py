@@ -19,13 +19,13 @@ from jaxfit import _compile, _curve_answer, _curve_request, _data, _loop, _progr
 from jaxfit._curve_answer import Found
 from jaxfit._curve_request import Request, UnusualError
 from jaxfit._fingerprint import fingerprint
+from jaxfit._inference import regular_inverse
 from jaxfit._problem import Batch, Problem
 from jaxfit._traceable import Use
 from jaxfit.optimizers import LevenbergMarquardt
 from jaxfit.optimizers._levenberg_marquardt import ends_badly
 
 _DECISIONS_KEPT = 1024
-_WELL_CONDITIONED = 1e10  # of the normal equations; beyond that a covariance is computed from the Jacobian itself
 _FEW = 10_000  # points that are handled at once without a thought
 _PLAIN = LevenbergMarquardt()
 
@@ -208,7 +208,7 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
             return np.array(found[0]), np.array(found[1])
 
     end = _better(attempt, request)
-    inverse = _inverse(end.curvature * (points / 2))  # the loss is the mean, and J'HJ has H = 2
+    inverse = regular_inverse(end.curvature * (points / 2))  # the loss is the mean, and J'HJ has H = 2
     return Found(end.params.copy(), end.loss * points, inverse, end.evaluations, request, names, look)
 
 
@@ -277,20 +277,3 @@ def _points(f: Callable, made_of: Use, request: Request) -> int:
     except Exception:
         return 0
     return shape[0]
-
-
-def _inverse(normal: np.ndarray) -> np.ndarray:
-    """The inverse of J'J, [p, p]; NaN where rounding in it would show."""
-    unknown = np.full_like(normal, np.nan)
-    diagonal = normal.diagonal()
-    if not ((diagonal > 0) & (diagonal < np.inf)).all():
-        return unknown
-    unit = 1 / np.sqrt(diagonal)
-    try:
-        inverse = np.linalg.inv(normal * unit[:, None] * unit)
-    except np.linalg.LinAlgError:
-        return unknown
-    # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
-    if not 0 < inverse.trace() < _WELL_CONDITIONED:
-        return unknown
-    return (inverse + inverse.T) / 2 * unit[:, None] * unit

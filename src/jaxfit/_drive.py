@@ -118,7 +118,7 @@ def _once(task: Task, steps: int) -> Ended:
             # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
             taken -= 1
             loss, state = float(losses[taken]), run(taken, careful)[0].state
-    elif careful and not np.isfinite(progress.history["gradient_norm"][taken]):
+    elif careful and not np.isfinite(np.asarray(progress.history["gradient_norm"])[taken]):
         failure = _gradient_failure(loss, taken)
     return Ended(
         state=state,

@@ -12,7 +12,7 @@ import optax
 
 from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, _traced, losses
 from jaxfit._fingerprint import fingerprint
-from jaxfit._inference import Evidence
+from jaxfit._inference import Evidence, regular_inverse
 from jaxfit._problem import Problem
 from jaxfit._program import Task
 from jaxfit._report import named_numbers
@@ -248,6 +248,8 @@ def _doubt(task: Task, ended: _drive.Ended) -> str:
     if terms is None:
         return ""
     curvature = np.asarray(terms.curvature)
+    if task.bounds is None and curvature.dtype == np.float64 and np.isfinite(regular_inverse(curvature)).all():
+        return ""  # a quick look at the usual case
     lost = Evidence(curvature, 0, None, True, held=_drive.held(task, ended.state)).undetermined
     if not lost.any():
         return ""

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_WELL_CONDITIONED = 1e10  # beyond that rounding in the normal equations may show
+
 
 class Evidence(NamedTuple):
     """What a second-order fit knows at its end.
@@ -153,3 +155,20 @@ class Evidence(NamedTuple):
         values, vectors = np.linalg.eigh(curvature * unit[:, None] * unit)
         small = values <= len(values) * np.finfo(values.dtype).eps * values.max(initial=0)
         return unit, values, vectors, small
+
+
+def regular_inverse(normal: np.ndarray) -> np.ndarray:
+    """The inverse of a curvature, [p, p]; NaN where rounding in it would show."""
+    unknown = np.full_like(normal, np.nan)
+    diagonal = normal.diagonal()
+    if not ((diagonal > 0) & (diagonal < np.inf)).all():
+        return unknown
+    unit = 1 / np.sqrt(diagonal)
+    try:
+        inverse = np.linalg.inv(normal * unit[:, None] * unit)
+    except np.linalg.LinAlgError:
+        return unknown
+    # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
+    if not 0 < inverse.trace() < _WELL_CONDITIONED:
+        return unknown
+    return (inverse + inverse.T) / 2 * unit[:, None] * unit

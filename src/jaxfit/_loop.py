@@ -92,6 +92,9 @@ def run(
     stream = random.fold_in(key, _STEP_STREAM) if problem.draws else key
     record = (*record, "gradient_norm") if careful and record and "gradient_norm" not in record else record
 
+    # Without rows that tell where each step began, such an optimizer may take one step more.
+    unguarded = not record and optimizer.keeps_the_best
+
     def advance(now: Progress, batch: Batch) -> Progress:
         step_key = random.fold_in(stream, now.step) if problem.draws else key
         after, info = optimizer.step(problem, now.state, batch, step_key)
@@ -102,7 +105,7 @@ def run(
         return Progress(
             step=now.step + 1,
             # A step that starts from what is not finite, or from the last row, is not taken.
-            state=jax.tree.map(lambda new, old: lax.select(going, new, old), after, now.state),
+            state=after if unguarded else jax.tree.map(functools.partial(lax.select, going), after, now.state),
             running=going,
             converged=now.converged if record else sound & info.converged,
             history=_write(now.history, now.step - span.start, row),
@@ -172,7 +175,6 @@ def _blank_history(
     problem: Problem, source: Source, params: Any, key: jax.Array, capacity: int, record: tuple[str, ...]
 ) -> dict[str, Any]:
     """An empty history; every number in it has the precision of the loss."""
-
     if not record:
         return {}
 

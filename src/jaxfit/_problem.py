@@ -110,7 +110,7 @@ class Problem(NamedTuple):
         """The Gauss–Newton terms at params given as one vector, [p], of which `unravel` makes the pytree."""
 
         def terms(batch: Batch, mass: Any) -> GaussNewton:
-            def along(direction: jax.Array) -> tuple[Any, Any, Any]:
+            def along(direction: Any) -> tuple[Any, Any, Any]:
                 return jax.jvp(
                     lambda flat: self.compared(self.model(unravel(flat), batch.x), batch),
                     (flat,),
@@ -119,9 +119,7 @@ class Problem(NamedTuple):
                 )
 
             # One copy of the model: the prediction, and one directional derivative for each param.
-            prediction, columns, target = jax.vmap(along, out_axes=(None, 0, None))(
-                np.eye(flat.size, dtype=flat.dtype)
-            )
+            prediction, columns, target = jax.vmap(along, out_axes=(None, 0, None))(np.eye(flat.size, dtype=flat.dtype))
             rows = columns.reshape(flat.size, -1)
             if _curvature.is_squared(self.loss):
                 return self._squared(rows, prediction - target, batch.weights, mass)

@@ -7,6 +7,7 @@ of zero (the implicit function theorem); no step of the fit is differentiated.
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _program, losses
+from jaxfit import _checks, _compile, _program, losses
 from jaxfit._problem import GaussNewton, Problem
 from jaxfit._program import Task
 
@@ -113,18 +114,22 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
         return solve(inner, steps, absolute_sigma)
 
     arrays = jax.tree.map(jnp.asarray, (task.params, task.data, task.bounds, task.seed, leaves))
-    # Outside of `jit` too, one program in place of one for each operation; one that refers to what is being traced is
-    # part of that trace alone.
-    kept = (
-        whole
-        if _is_enclosing(task)
-        else _kept(
-            jax.jit(whole),
-            (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma),
-        )
-    )
+    # Outside of `jit` too, one program in place of one for each operation; but one that refers to what is being traced
+    # is part of that trace alone, and under a scoped `enable_x64`, JAX 0.10 confuses the precisions of programs that it
+    # differentiates operation by operation.
+    key = (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma)
+    kept = whole if _is_scoped("jax_enable_x64") or _is_enclosing(task) else _kept(jax.jit(whole), key)
     flat, loss, taken, converged, covariance = kept(arrays)
     return TracedResult(unravel(flat), loss, taken, converged, covariance, task.problem.model)
+
+
+def _is_scoped(name: str) -> bool:
+    """Whether a setting of JAX's differs here from what it is outside of all scopes, as a new thread sees it."""
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.append(_compile.setting(name)))
+    thread.start()
+    thread.join()
+    return seen[0] != _compile.setting(name)
 
 
 def _is_enclosing(task: Task) -> bool:

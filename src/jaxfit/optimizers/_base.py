@@ -123,6 +123,11 @@ class Optimizer(abc.ABC):
         return None
 
     @property
+    def keeps_the_best(self) -> bool:
+        """Whether no step leads to params that are worse or not finite."""
+        return False
+
+    @property
     def first_steps(self) -> int | None:
         """The limit of a first try that a second may follow; None where there is but one."""
         return None

@@ -131,6 +131,11 @@ class LevenbergMarquardt(Optimizer):
         return True
 
     @property
+    def keeps_the_best(self) -> bool:
+        """True: a trial that is worse is rejected."""
+        return True
+
+    @property
     def first_steps(self) -> int | None:
         """The limit of a first try that may be followed by a second; None where there is but one."""
         return _PLAIN_STEPS if self.acceleration is None else None

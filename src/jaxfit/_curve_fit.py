@@ -184,6 +184,8 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
             model, batch = by_rows, rows
     problem = Problem(model, losses.mse, block=block)
 
+    options = _compile.HASTY if points <= _FEW else _compile.LEAN if block else None
+
     def attempt(optimizer: LevenbergMarquardt, steps: int) -> _End:
         numbers, structure = jax.tree.flatten(optimizer)
 
@@ -193,7 +195,7 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
         span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
         arguments = numbers, request.start, request.bounds, batch, span
         with jax.enable_x64(True):
-            told, _ = _compile.call(fit, ("curve_fit", key, block, structure), *arguments, small=points <= _FEW)
+            told, _ = _compile.call(fit, ("curve_fit", key, block, structure), *arguments, options=options)
             return _End.unpacked(np.asarray(told), size)
 
     def residuals(params: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -204,7 +206,7 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
 
     def look(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with jax.enable_x64(True):
-            found, _ = _compile.call(residuals, ("curve_fit: residuals", key), params, batch, small=True)
+            found, _ = _compile.call(residuals, ("curve_fit: residuals", key), params, batch, options=_compile.HASTY)
             return np.array(found[0]), np.array(found[1])
 
     end = _better(attempt, request)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxfit import _small
 from jaxfit.losses import _curvature
 
 _LANES = 8  # the parts of a block: on CPU the cores share them
@@ -162,7 +163,7 @@ class Problem(NamedTuple):
         both = jnp.concatenate([rows, residual.reshape(1, -1)])
         if jnp.ndim(factor):  # a square root on each side keeps the product symmetric
             both, factor = both * jnp.sqrt(jnp.broadcast_to(factor, residual.shape)).reshape(1, -1), 1
-        product = (both @ both.T) * factor
+        product = (both @ both.T if self.block is None else _small.gram(both)) * factor
         return GaussNewton(product[-1, -1], 2 * product[:-1, -1], 2 * product[:-1, :-1])
 
     def _share(self, values: jax.Array, weights: Any, mass: Any) -> Any:
@@ -249,22 +250,20 @@ def block_size(params: int, batch: Batch, loss: Callable) -> int | None:
     return next(even, block)
 
 
-def is_row_by_row(problem: Problem, params: Any, batch: Batch, rows: jax.Array) -> jax.Array:
+def is_row_by_row(model: Callable, params: Any, few: Any) -> jax.Array:
     """Whether the prediction for a sample depends on that sample alone, tried on a few: a bool scalar.
 
     Args:
-        problem: The problem.
+        model: `model(params, x) -> prediction`.
         params: Where it is tried; the derivative there along a direction is tried too.
-        batch: The data.
-        rows: The samples to try it on, an even number of indices, [k].
+        few: x of an even number of samples.
     """
-    few = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], batch.x)
     direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params)
 
     def tried(x: Any) -> Any:
-        return jax.jvp(lambda params: problem.model(params, x), (params,), (direction,))
+        return jax.jvp(lambda params: model(params, x), (params,), (direction,))
 
-    half = len(rows) // 2
+    half = jax.tree.leaves(few)[0].shape[0] // 2
     halves = [tried(jax.tree.map(lambda leaf: leaf[:half], few)), tried(jax.tree.map(lambda leaf: leaf[half:], few))]
     joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *halves)
     back = jax.tree.map(lambda leaf: leaf[::-1], tried(jax.tree.map(lambda leaf: leaf[::-1], few)))

@@ -162,10 +162,10 @@ def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int
     rows = data.y.shape[0]
     some = np.random.default_rng(0).integers(0, rows, 8, np.int32)
     chosen = np.concatenate([np.linspace(0, rows - 1, 8).astype(np.int32), some])
-    program = functools.partial(_problem.is_row_by_row, problem)
-    arguments = (params, data._replace(sigma=None, weights=None), chosen)
+    few = jax.tree.map(lambda leaf: leaf[chosen], data.x)
+    program = functools.partial(_problem.is_row_by_row, problem.model)
     try:
-        alone, _ = _compile.call(program, ("rows", meaning), *arguments, small=True)
+        alone, _ = _compile.call(program, ("rows", meaning), params, few, options=_compile.HASTY)
     except Exception:  # it cannot be given a few samples: whether it can be given all is checked elsewhere
         return None
     return size if bool(alone) else None
@@ -225,9 +225,11 @@ def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *ar
         checked = True
 
     at_once = (task.data and task.samples) if task.batch_size is None else task.batch_size
-    small = sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000 and (at_once or 0) <= 10_000
+    options = None if task.problem.block is None else _compile.LEAN
+    if sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000 and (at_once or 0) <= 10_000:
+        options = _compile.HASTY
     try:
-        return _compile.call(program, program_key(task, kind), *arguments, check=check_first, small=small)
+        return _compile.call(program, program_key(task, kind), *arguments, check=check_first, options=options)
     except (TypeError, ValueError, AttributeError) as error:
         if not checked:
             raise

@@ -21,6 +21,18 @@ def diagonal(matrix: jax.Array) -> jax.Array:
     return jnp.sum(lax.select(np.eye(size, dtype=bool), matrix, jnp.zeros_like(matrix)), axis=1)
 
 
+def gram(rows: jax.Array) -> jax.Array:
+    """The products of all rows with each other, [k, k], of [k, m] with m large.
+
+    XLA's matrix product takes far longer for so few rows than a sum for each pair, which it deals over the cores.
+    """
+    size = rows.shape[0]
+    if size > _WRITTEN_OUT:
+        return rows @ rows.T
+    sums = [[jnp.sum(rows[i] * rows[j]) for j in range(i + 1)] for i in range(size)]
+    return jnp.stack([jnp.stack([sums[max(i, j)][min(i, j)] for j in range(size)]) for i in range(size)])
+
+
 def positive_solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """The function `vector -> solution` of a symmetric positive definite system.
 

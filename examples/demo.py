@@ -50,7 +50,8 @@ def main() -> dict[str, Any]:
 
     PICTURE.parent.mkdir(exist_ok=True)
     figure = result.plot()  # a matplotlib figure like any other
-    figure.axes[0].set(xlabel="metal distance", ylabel="ultrasonic response", title="Chwirut2")
+    figure.axes[0].set(ylabel="ultrasonic response", title="Chwirut2")
+    figure.axes[-1].set_xlabel("metal distance")
     figure.savefig(PICTURE, dpi=150)
     print(f"\nPicture: {PICTURE}")
     return {"digits": digits, "params": fitted, "sum_of_squares": sum_of_squares, "samples": len(y)}

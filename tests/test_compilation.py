@@ -503,9 +503,9 @@ def test_settings_of_jax_belong_to_the_program():
 def test_options_that_xla_does_not_know_are_dropped(monkeypatch):
     from jaxfit import _compile
 
-    monkeypatch.setattr(_compile, "_HASTY", {"xla_no_such_option": True, "xla_backend_optimization_level": 1})
+    monkeypatch.setattr(_compile, "HASTY", {"xla_no_such_option": True, "xla_backend_optimization_level": 1})
     jf.fit(line, (X[:3], X[:3]), START, optimizer=SGD(0.1), steps=1)
-    assert _compile._HASTY == {"xla_backend_optimization_level": 1}
+    assert _compile.HASTY == {"xla_backend_optimization_level": 1}
 
 
 def test_programs_are_not_kept_for_ever(monkeypatch):

@@ -32,6 +32,7 @@ def test_public_names():
         "FitResult",
         "FitWarning",
         "Status",
+        "TracedResult",
         "curve_fit",
         "fit",
         "losses",

@@ -46,7 +46,7 @@ def test_jit_gives_what_a_plain_fit_gives(options):
 
 def test_vmap_is_a_loop():
     curves = np.stack([Y, 2 * Y, Y + 1, Y - 0.3 * X])
-    together = jax.vmap(fit)(jnp.asarray(curves))
+    together = jax.jit(jax.vmap(fit))(jnp.asarray(curves))
     for index, curve in enumerate(curves):
         alone = fit(curve)
         for name in START:
@@ -60,13 +60,14 @@ def differences(function, at, indices, by=1e-5):
 @pytest.mark.parametrize("differentiate", [jax.jacrev, jax.jacfwd])
 def test_the_derivative_in_the_data(differentiate):
     rate = lambda y: fit(y).params["b"]
-    slopes = differentiate(rate)(jnp.asarray(Y))
+    slopes = jax.jit(differentiate(rate))(jnp.asarray(Y))
     np.testing.assert_allclose(slopes[np.array([0, 7, 30])], differences(rate, Y, (0, 7, 30)), rtol=1e-5)
 
 
 def test_the_derivative_of_a_linear_fit_is_the_pseudo_inverse():
     matrix = np.column_stack([np.ones(40), X, X**2])
-    jacobian = jax.jacrev(lambda y: jf.fit(lambda p, x: x @ p, (matrix, y), np.zeros(3)).params)(jnp.asarray(Y))
+    solution = lambda y: jf.fit(lambda p, x: x @ p, (matrix, y), np.zeros(3)).params
+    jacobian = jax.jit(jax.jacrev(solution))(jnp.asarray(Y))
     np.testing.assert_allclose(jacobian, np.linalg.pinv(matrix), atol=1e-10)
 
 
@@ -85,19 +86,33 @@ def test_the_derivative_in_sigma_weights_bounds_and_what_the_model_refers_to():
         (by_error, Y),
     ]
     for function, at in cases:
-        slope = jax.grad(function)(jnp.asarray(at))
+        slope = jax.jit(jax.grad(function))(jnp.asarray(at))
         np.testing.assert_allclose(
             slope[:2], differences(function, at, range(len(at)))[:2], rtol=1e-4, err_msg=str(slope)
         )
 
 
+def test_without_jit_too():
+    with jax.enable_x64(False):
+        y = jnp.asarray(Y, jnp.float32)
+        slopes = [jax.grad(lambda y: fit(y).params["b"])(y), jax.jit(jax.grad(lambda y: fit(y).params["b"]))(y)]
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_grad_under_a_scoped_precision_spoils_no_later_program():
+    with jax.enable_x64(False):
+        with jax.enable_x64(True):
+            jax.grad(lambda y: fit(y).params["b"])(Y)
+        np.testing.assert_allclose(jax.jit(lambda y: jnp.sum(y))(Y), Y.sum(), rtol=1e-6)
+
+
 def test_a_param_at_its_bound_does_not_follow_the_data():
-    slopes = jax.grad(lambda y: fit(y, bounds=(None, {"b": 1.1})).params["b"])(jnp.asarray(Y))
+    slopes = jax.jit(jax.grad(lambda y: fit(y, bounds=(None, {"b": 1.1})).params["b"]))(jnp.asarray(Y))
     np.testing.assert_array_equal(slopes, 0)
 
 
 def test_a_fixed_param_does_not_follow_the_data():
-    slopes = jax.grad(lambda y: fit(y, fixed="b").params["b"])(jnp.asarray(Y))
+    slopes = jax.jit(jax.grad(lambda y: fit(y, fixed="b").params["b"]))(jnp.asarray(Y))
     np.testing.assert_array_equal(slopes, 0)
 
 
@@ -130,7 +145,7 @@ def test_minibatches_and_samplers_run_inside_jit():
 
 def test_a_fit_that_fails_says_so_in_its_arrays():
     starts = jnp.array([1.0, -1.0])
-    result = jax.vmap(lambda start: jf.fit(lambda p, x: jnp.log(p) * x, (X, Y), start))(starts)
+    result = jax.jit(jax.vmap(lambda start: jf.fit(lambda p, x: jnp.log(p) * x, (X, Y), start)))(starts)
     assert list(result.converged) == [True, False]
 
 

@@ -8,13 +8,25 @@ from jaxfit._fit import fit
 from jaxfit._lazy import attach
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning, Status
+from jaxfit._traced import TracedResult
 
 if TYPE_CHECKING:
     from jaxfit import models, plotting
 
 __version__ = "0.1.0"
 
-__all__ = ["FitResult", "FitWarning", "Status", "curve_fit", "fit", "losses", "models", "optimizers", "plotting"]
+__all__ = [
+    "FitResult",
+    "FitWarning",
+    "Status",
+    "TracedResult",
+    "curve_fit",
+    "fit",
+    "losses",
+    "models",
+    "optimizers",
+    "plotting",
+]
 
 
 __getattr__, __dir__ = attach(__name__, {"models": "models", "plotting": "plotting"})

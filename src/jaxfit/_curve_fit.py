@@ -187,15 +187,13 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
     options = _compile.HASTY if points <= _FEW else _compile.LEAN if block else None
 
     def attempt(optimizer: LevenbergMarquardt, steps: int) -> _End:
-        numbers, structure = jax.tree.flatten(optimizer)
+        # The numbers of the optimizer and of its steps hardly ever change: as constants they need not be handed over.
+        def fit(start: Any, bounds: Any, batch: Batch) -> jax.Array:
+            return _fitted(optimizer, problem._replace(bounds=bounds), start, batch, steps)
 
-        def fit(numbers: list[Any], start: Any, bounds: Any, batch: Batch, span: _loop.Span) -> jax.Array:
-            return _fitted(structure.unflatten(numbers), problem._replace(bounds=bounds), start, batch, span)
-
-        span = _loop.Span(np.int32(0), np.int32(steps), np.int32(steps + 1))
-        arguments = numbers, request.start, request.bounds, batch, span
+        which = ("curve_fit", key, block, optimizer.acceleration, steps)
         with jax.enable_x64(True):
-            told, _ = _compile.call(fit, ("curve_fit", key, block, structure), *arguments, options=options)
+            told, _ = _compile.call(fit, which, request.start, request.bounds, batch, options=options)
             return _End.unpacked(np.asarray(told), size)
 
     def residuals(params: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -251,10 +249,9 @@ def _better(attempt: Callable[[LevenbergMarquardt, int], _End], request: Request
     return end
 
 
-def _fitted(
-    optimizer: LevenbergMarquardt, problem: Problem, start: jax.Array, batch: Batch, span: _loop.Span
-) -> jax.Array:
+def _fitted(optimizer: LevenbergMarquardt, problem: Problem, start: jax.Array, batch: Batch, steps: int) -> jax.Array:
     """A whole fit, as one array: one copy to the host."""
+    span = _loop.Span(0, steps, steps + 1)
     key = random.wrap_key_data(jnp.zeros(2, jnp.uint32))  # nothing is random
     state = optimizer.init(problem, start)
     end = _loop.run(optimizer, problem, _data.Whole(batch), state, key, span, capacity=0, record=(), careful=True)

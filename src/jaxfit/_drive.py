@@ -52,7 +52,7 @@ class Ended(NamedTuple):
             status = Status.DIVERGED if growth > 9 * abs(first) else Status.NON_FINITE
             return status, f"{self.failure} {status.hint} The params are the last whose loss was finite."
         if self.converged:
-            return Status.CONVERGED, f"Converged after {self.steps} steps."
+            return Status.CONVERGED, f"Converged after {self.steps} step{'s' * (self.steps != 1)}."
         # A loss that ends a thousand times above its start, and still rises, is on its way to infinity.
         if growth > 1e3 * abs(first) > 0 and self.loss > self.history["loss"][self.steps // 2]:
             return Status.DIVERGED, f"The loss went from {first:.4g} to {self.loss:.4g}. {Status.DIVERGED.hint}"

@@ -256,9 +256,8 @@ class Goodness:
             precision = np.ones(y.shape) / np.asarray(sigma, float) ** 2
             if batch.weights is not None:
                 precision *= np.asarray(batch.weights, float).reshape(-1, *[1] * (precision.ndim - 1))
-            if options.get("weight") is not None:  # the loss's own; its mean is over their sum
-                weight = np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
-                precision *= weight if options.get("reduction") == "sum" else weight / weight.mean()
+            if options.get("weight") is not None:  # the loss's own
+                precision *= np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
             yield y, precision
 
     def _scatter(self) -> float:

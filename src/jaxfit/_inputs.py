@@ -60,7 +60,7 @@ def params(given: Any, data: Any, widen: bool = False, traced: bool = False) -> 
         if leaves[index] is None:
             leaves[index] = np.asarray(leaf, np.float64 if double else np.float32)
         elif widen and double and leaves[index].dtype != np.float64:
-            leaves[index] = (jnp if isinstance(leaf, jax.Array) else np).asarray(leaves[index], np.float64)
+            leaves[index] = leaf.astype(np.float64) if isinstance(leaf, Tracer) else np.asarray(leaf, np.float64)
         if leaves[index].dtype == np.float64 and not double and not _compile.setting("jax_enable_x64"):
             leaves[index] = leaves[index].astype(np.float32)
         _check_finite(_path("params", path), leaves[index])

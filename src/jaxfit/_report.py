@@ -173,13 +173,8 @@ def _warnings(result: "FitResult") -> list[str]:
     evidence = result.evidence
     if evidence is None:
         return []
-    lost = [name for (name, _), bad in zip(named_numbers(result.params), evidence.undetermined, strict=True) if bad]
-    if lost:
-        shown = ", ".join(lost[:6]) + (f" and {len(lost) - 6} more" if len(lost) > 6 else "")
-        return [
-            f"The data do not determine {shown}: other values fit as well. Fix some of them, leave them out of the "
-            "model, or take data that tell them apart."
-        ]
+    if evidence.undetermined.any():
+        return []  # the message has said so
     if evidence.scale_is_unknown and evidence.degrees_of_freedom <= 0:
         return [
             "There are no more observations than params, so the residuals do not say how large the errors are. Give "

@@ -79,7 +79,10 @@ _programs: dict[Hashable, Callable] = {}
 
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is an array that JAX traces, or a function that refers to one."""
-    leaves = jax.tree.leaves(trees)
+    leaves = []
+    for tree in trees:
+        with contextlib.suppress(TypeError, ValueError):  # what is no pytree gets its message elsewhere
+            leaves += jax.tree.leaves(tree)
     return any(isinstance(leaf, Tracer) or (callable(leaf) and is_traced(*_enclosed(leaf))) for leaf in leaves)
 
 

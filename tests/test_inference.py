@@ -233,7 +233,7 @@ def test_what_the_data_do_not_determine():
     assert np.isfinite(band).all()
     np.testing.assert_allclose(band, plain.confidence_band(T), atol=0.01)
     report = str(result)
-    assert "The data do not determine params[0], params[1]" in report
+    assert "The data do not determine params[0], params[1]" in " ".join(report.split())
     assert report.count("undetermined") == 2
 
 

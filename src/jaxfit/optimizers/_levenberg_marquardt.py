@@ -215,6 +215,7 @@ class LevenbergMarquardt(Optimizer):
         gradient, curvature = now.terms.gradient, now.terms.curvature
         weight = jnp.where(now.scale > 0, now.scale, 1)
         bounds = None if problem.bounds is None else _flat_bounds(problem)
+        free = jnp.ones(size, bool)
         if bounds is not None:
             # What a bound holds back takes no part: its row says that it does not move.
             free = ~_is_held(here, gradient, bounds)
@@ -235,7 +236,8 @@ class LevenbergMarquardt(Optimizer):
         last = self._is_last(now, predicted, length(step), length(here))
         straight = jnp.asarray(True)
         if self.acceleration:
-            bend = 0.5 * solve(problem.bending(here, step, unravel, batch))
+            bending = problem.bending(here, step, unravel, batch)
+            bend = 0.5 * solve(bending if bounds is None else jnp.where(free, bending, 0))
             # A path that bends too much leaves the region where the terms hold. Where the second derivative is not
             # finite there is nothing to follow, and nothing to hold against the step.
             straight = ~(2 * length(bend) > _BEND * length(step))

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from jaxfit import losses, optimizers
-from jaxfit._curve_fit import curve_fit
 from jaxfit._fit import fit
 from jaxfit._lazy import attach
 from jaxfit._result import FitResult
@@ -12,6 +11,7 @@ from jaxfit._traced import TracedResult
 
 if TYPE_CHECKING:
     from jaxfit import models, plotting
+    from jaxfit._curve_fit import curve_fit
 
 __version__ = "0.1.0"
 
@@ -29,4 +29,4 @@ __all__ = [
 ]
 
 
-__getattr__, __dir__ = attach(__name__, {"models": "models", "plotting": "plotting"})
+__getattr__, __dir__ = attach(__name__, {"curve_fit": "_curve_fit", "models": "models", "plotting": "plotting"})

@@ -156,6 +156,21 @@ def test_what_has_no_place_inside():
         _ = jax.jit(lambda y: fit(y, optimizer=optimizers.Adam(0.1), steps=3).standard_errors)(Y)
 
 
+def test_a_stream_cannot_be_run_inside():
+    with pytest.raises(TypeError, match="an iterable of batches cannot be run inside jit"):
+        jax.jit(lambda p: jf.fit(lambda p, x: p * x, [(X, Y)], p, optimizer=optimizers.SGD(0.1), steps=3).params)(1.0)
+
+
+def test_weighted_cross_entropy_runs_inside():
+    model = lambda p, x: jnp.stack([jnp.zeros_like(x), p[0] + p[1] * x], axis=1)
+    labels, weights = (Y > 1).astype(int), np.linspace(0.5, 1, 40)
+    labels[::7] = 1 - labels[::7]
+    solve = lambda y: jf.fit(model, (X, y), np.zeros(2), loss=jf.losses.cross_entropy, weights=weights)
+    inside, outside = jax.jit(solve)(labels), solve(labels)
+    np.testing.assert_allclose(inside.params, outside.params, rtol=1e-8)
+    np.testing.assert_allclose(inside.covariance, outside.covariance, rtol=1e-6)
+
+
 def test_shapes_are_checked_inside():
     with pytest.raises(ValueError, match="x has 40, y has 39; expected the same leading axis"):
         jax.jit(fit)(Y[:39])

@@ -128,6 +128,8 @@ def fit(
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
     arrays = data if kind == "arrays" else None
     traced = _traced.is_traced(arrays, params, sigma, weights, bounds, chosen, key, model, loss)
+    if traced and kind == "stream":
+        raise TypeError("an iterable of batches cannot be run inside jit, vmap or grad; give data as arrays (x, y).")
     start = _inputs.params(params, data, widen=chosen.is_second_order, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
     own = getattr(model, "bounds", None)

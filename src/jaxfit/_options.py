@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
@@ -144,6 +145,8 @@ def check_weights(loss: Callable, batch: Batch) -> None:
     if _option(loss, "reduction") == "batchmean" or _option(loss, "weight") is not None:
         raise ValueError("weights do not go with the loss's own weight or reduction='batchmean'; give one of them.")
     ignored = _option(loss, "ignore_index")
+    if isinstance(batch.y, Tracer):
+        return
     if ignored is not None and jax.numpy.issubdtype(batch.y.dtype, np.integer) and bool((batch.y == ignored).any()):
         raise ValueError(f"weights do not go with labels that the loss ignores ({ignored}); give those the weight 0.")
 

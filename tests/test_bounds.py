@@ -161,6 +161,7 @@ BAD = [
     (TYPE, r"fixed has a float \(1.0\) for a; expected True, False or names", {"fixed": {"a": 1.0}}),
     (VALUE, r"fixed has the shape \(3,\) for a", {"fixed": [True, False, True]}),
     (VALUE, r"fixed holds all params", {"fixed": ("a", "b", "c")}),
+    (VALUE, r"fixed names 'params\[7\]'", {"fixed": "params[7]"}),
     (TYPE, r"LBFGS takes neither bounds nor fixed", {"bounds": (0, 9), "optimizer": jf.optimizers.LBFGS()}),
 ]
 
@@ -171,3 +172,30 @@ def test_bad_bounds_and_names(error, message, options, compilations):
     with pytest.raises(error, match=message):
         jf.fit(decay, (X, Y), START, **options)
     assert compilations() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bounds": ([0], [5])}, "lower has 1 entries, where params has 2"),
+        ({"bounds": ([0, 0, -5], [5, 5, 5])}, "lower has 3 entries"),
+        ({"fixed": [True]}, "fixed has 1 entries"),
+        ({"fixed": [True, False, True]}, "fixed has 3 entries"),
+    ],
+    ids=str,
+)
+def test_lists_of_another_length(options, message):
+    with pytest.raises(ValueError, match=message):
+        jf.fit(lambda p, x: p[0] + p[1] * x, (X, Y), [0.0, 0.0], **options)
+
+
+def test_one_entry_is_fixed_by_the_name_that_the_report_gives_it():
+    result = fit(np.array([1.0, 1.2, 0.1]), fixed="params[1]")
+    assert result.params[1] == 1.2
+    listed = jf.fit(lambda p, x: p[0] + p[1] * x, (X, Y), [0.0, 0.0], fixed="params[0]")
+    assert listed.params[0] == 0
+
+
+def test_a_bound_beyond_the_precision_is_none():
+    single = jf.fit(vector, (X.astype("f"), Y.astype("f")), np.ones(3, "f"), bounds=(-1e300, 1e300))
+    np.testing.assert_allclose(single.params, fit(np.ones(3)).params, rtol=1e-3)

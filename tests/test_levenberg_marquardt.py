@@ -403,3 +403,50 @@ def test_an_easy_fit_is_tried_once(compilations):
     result = jf.fit(lambda p, x: p[0] * jnp.exp(-p[1] * x), (x, 2 * np.exp(-x) + 0.01 * np.cos(9 * x)), np.ones(2))
     assert compilations() == 1
     assert result.steps <= 7
+
+
+def outliers():
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 4, 30)
+    y = 2 * x + 1 + 0.1 * rng.normal(size=30)
+    y[::7] += 3
+    return x, y, lambda p, x: p[0] + p[1] * x
+
+
+def test_robust_standard_errors_do_not_depend_on_how_the_fit_was_told():
+    x, y, line = outliers()
+    weights = np.random.default_rng(1).uniform(0.1, 5, 30)
+    huber = functools.partial(jf.losses.huber, delta=0.2)
+    by_samples = fit(line, (x, y), np.zeros(2), loss=huber, weights=weights)
+    by_option = fit(line, (x, y), np.zeros(2), loss=functools.partial(huber, weight=weights))
+    np.testing.assert_allclose(by_option.standard_errors, by_samples.standard_errors, rtol=1e-6)
+    plain = fit(line, (x, y), np.zeros(2), loss=huber)
+    longer = fit(lambda p, x: line(p, x) + p[2], (x, y), np.zeros(3), loss=huber, fixed="params[2]")
+    np.testing.assert_allclose(longer.standard_errors[:2], plain.standard_errors, rtol=1e-6)
+    with jax.enable_x64(True):
+        inside = jax.jit(lambda y: fit(line, (x, y), np.zeros(2), loss=huber).standard_errors)(y)
+    np.testing.assert_allclose(inside, plain.standard_errors, rtol=1e-6)
+    with pytest.raises(ValueError, match="profile of huber says nothing of errors"):
+        plain.confidence_intervals(method="profile")
+
+
+def test_squares_that_underflow_are_told():
+    x, y, line = outliers()
+    with pytest.warns(jf.FitWarning, match="squares of y are too small"):
+        fit(line, (x.astype(np.float32), (1e-21 * y).astype(np.float32)), np.zeros(2, np.float32))
+
+
+def test_validation_of_several_data_sets():
+    x, y, line = outliers()
+    model = lambda p, x: {name: line(p, t) for name, t in x.items()}
+    data = ({"u": x, "v": x[:20]}, {"u": y, "v": y[:20]})
+    result = fit(model, data, np.zeros(2), sigma={"u": np.linspace(0.1, 1, 30), "v": 0.2}, validation=data)
+    prediction = np.concatenate([line(result.params, x), line(result.params, x[:20])])
+    squares = (prediction - np.concatenate([y, y[:20]])) ** 2
+    np.testing.assert_allclose(result.history["validation_loss"][-1], squares.mean(), rtol=1e-6)
+
+
+def test_labels_in_several_sets_are_refused():
+    x, y, _ = outliers()
+    with pytest.raises(TypeError, match="cross_entropy takes one array of labels"):
+        fit(lambda p, x: x, ({"u": x}, {"u": y}), np.zeros(2), loss=jf.losses.cross_entropy)

@@ -181,3 +181,45 @@ def test_float32_stays_float32():
         result = jax.jit(fit)(Y)
         assert result.params["a"].dtype == np.float32
         np.testing.assert_allclose(result.params["b"], fit(Y).params["b"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e9, 1e12])
+def test_derivatives_within_bounds_do_not_depend_on_units(unit):
+    x = np.linspace(-5, 5, 60)
+    y = 3 * np.exp(-0.5 * ((x - 1) / 0.8) ** 2)
+    start = {"center": 0.9 * unit, "height": 2.9, "sigma": 0.7 * unit}
+    center = lambda y: jf.fit(jf.models.gaussian, (x * unit, y), start).params["center"] / unit
+    np.testing.assert_allclose(jax.jit(jax.grad(center))(jnp.asarray(y))[30], -0.0379063055, rtol=1e-6)
+
+
+def test_a_param_without_effect_leaves_the_others_alone():
+    solve = lambda y: jf.fit(lambda p, x: p["a"] * x + 0 * p["b"], (X, y), {"a": 0.0, "b": 0.0})
+    errors = jax.jit(lambda y: solve(y).standard_errors)(Y)
+    assert np.isinf(errors["b"])
+    assert np.isfinite(errors["a"])
+    slopes = jax.jit(jax.grad(lambda y: solve(y).params["a"]))(jnp.asarray(Y))
+    np.testing.assert_allclose(slopes, X / (X @ X), rtol=1e-10)
+
+
+def inner_function(a):
+    stretched = lambda x: x * a
+    return lambda p, x: p[0] + p[1] * stretched(x)
+
+
+REFERRING = {
+    "inner function": inner_function,
+    "vmap": lambda a: jax.vmap(lambda p, x: p[0] + p[1] * x * a, in_axes=(None, 0)),
+    "default": lambda a: lambda p, x, a=a: p[0] + p[1] * x * a,
+    "partial": lambda a: functools.partial(lambda p, x, a: p[0] + p[1] * x * a, a=a),
+}
+
+
+@pytest.mark.parametrize("how", REFERRING)
+def test_what_the_model_refers_to_in_any_way(how):
+    slope = jax.jit(lambda a: jf.fit(REFERRING[how](a), (X, 2 * X + 1), np.zeros(2)).params[1])
+    np.testing.assert_allclose(slope(2.0), 1.0, rtol=1e-8)
+
+
+def test_traced_bounds_in_a_list():
+    solve = jax.jit(lambda b: jf.fit(lambda p, x: p[0] + p[1] * x, (X, Y), np.zeros(2), bounds=([0.0, b], None)).params)
+    assert solve(0.0)[1] == 0

@@ -54,6 +54,12 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
+def stem(path: Any, name: str = "params") -> str:
+    """What a report calls a leaf of a pytree; a path of positions alone says little without what they are in."""
+    full = jax.tree_util.keystr(path, simple=True, separator=".")
+    return f"{name}[{full}]" if full.isdigit() else full or name
+
+
 def unwrapped(function: Any) -> tuple[Any, dict[str, Any]]:
     """A function without the `functools.partial` around it, and the keywords that these bind."""
     keywords: dict[str, Any] = {}

@@ -13,7 +13,7 @@ import optax
 from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, _traced, losses
 from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence, regular_inverse
-from jaxfit._problem import Problem
+from jaxfit._problem import Batch, Problem
 from jaxfit._program import Task
 from jaxfit._report import named_numbers
 from jaxfit._result import FitResult
@@ -142,8 +142,9 @@ def fit(
         if batch is not None and weights is not None:
             batch = batch._replace(weights=_inputs.spread("weights", weights, batch, start.wide, rows_only=True))
             _options.check_weights(loss, batch)
-        look = None if validation is None else _inputs.arrays(validation, start.wide, "validation")
-        if look is not None and batch is not None and np.ndim(batch.sigma) == 0:
+        ragged = batch_size is None
+        look = None if validation is None else _inputs.arrays(validation, start.wide, "validation", ragged=ragged)
+        if look is not None and batch is not None and getattr(batch.sigma, "ndim", 1) == 0:
             look = look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
         meaning = _meaning(model, loss, metrics, chosen, data if kind == "sampler" else None)
         task = Task(
@@ -249,6 +250,8 @@ def _doubt(task: Task, ended: _drive.Ended) -> str:
     terms = task.optimizer.terms(ended.state)
     if terms is None:
         return ""
+    if ended.loss == 0 and task.data is not None and _vanishes(task.data):
+        return "The squares of y are too small for its precision, so their sum is 0: scale y, or give sigma."
     curvature = np.asarray(terms.curvature)
     if task.bounds is None and curvature.dtype == np.float64 and np.isfinite(regular_inverse(curvature)).all():
         return ""  # a quick look at the usual case
@@ -267,6 +270,14 @@ def _doubt(task: Task, ended: _drive.Ended) -> str:
     return f"The data do not determine {_listed(few)}, whose standard errors are infinite. {why}"
 
 
+def _vanishes(data: Batch) -> bool:
+    """Whether y, in units of sigma, is not 0 but has squares that are, or nearly."""
+    sigma = 1 if data.sigma is None else np.min([np.min(leaf) for leaf in jax.tree.leaves(data.sigma)])
+    most = max(float(np.max(np.abs(np.asarray(leaf, complex)))) for leaf in jax.tree.leaves(data.y)) / float(sigma)
+    kind = np.finfo(np.result_type(*jax.tree.leaves(data.y), np.float32))
+    return most > 0 and most**2 < float(kind.tiny) / float(kind.eps) ** 2
+
+
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
@@ -280,12 +291,12 @@ def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence
     loss = task.problem.loss
     total, observations = _program.observations(task)
     total = float(total)
-    robust = _curvature.is_robust(loss)
+    held, robust = _drive.held(task, ended.state), _curvature.is_robust(loss)
     return Evidence(
-        _program.sandwich(task, ended.state.params) if robust else np.asarray(terms.curvature) * total,
+        _program.sandwich(task, ended.state.params, held) if robust else np.asarray(terms.curvature) * total,
         int(observations),
         ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None,
         absolute_sigma,
-        held=_drive.held(task, ended.state),
+        held=held,
         loss_sum=ended.loss * total,
     )

@@ -87,6 +87,7 @@ class Evidence(NamedTuple):
         root, known = self.root, self.free & ~self.undetermined
         root = np.where(known[:, None], root, np.nan)
         length = np.sqrt((root**2).sum(axis=1))
+        length = np.where(length == 0, np.nan, length)
         correlation = np.clip(root @ root.T / length[:, None] / length, -1, 1)
         correlation[known, known] = 1
         return correlation

@@ -79,14 +79,21 @@ def fixed(given: Any, params: Any) -> Any:
     if isinstance(given, str):
         given = (given,)
     if isinstance(given, (tuple, list, set, frozenset)) and given and all(isinstance(name, str) for name in given):
-        paths = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in entries]
+        leaves = [np.zeros(leaf.shape, bool) for _, leaf in entries]
+        known = []
+        for (path, _), stays in zip(entries, leaves, strict=True):
+            stem, short = _checks.stem(path), jax.tree_util.keystr(path, simple=True, separator=".")
+            known.append(stem)
+            for name in given:
+                if name == stem or _is_part(short, name):
+                    stays[...] = True
+            for at in np.ndindex(stays.shape):
+                if at and _named(stem, at) in given:
+                    stays[at] = True
+                    known.append(_named(stem, at))
         for name in given:
-            if not any(_is_part(path, name) for path in paths):
-                raise ValueError(f"fixed names {name!r}, which params does not have; {_checks.choices(name, paths)}")
-        leaves = [
-            np.full(leaf.shape, any(_is_part(path, name) for name in given))
-            for path, (_, leaf) in zip(paths, entries, strict=True)
-        ]
+            if not any(_is_part(stem, name) or stem == name for stem in known):
+                raise ValueError(f"fixed names {name!r}, which params does not have; {_checks.choices(name, known)}")
     else:
         _check_names("fixed", given, params)
         leaves = [_bools(given, path, leaf) for path, leaf in entries]
@@ -118,9 +125,13 @@ def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
     name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
     if isinstance(found, dict):
         raise ValueError(f"bounds: the {what} of {name} is {_checks.describe_tree(found)}; {_EXPECTED}.")
-    if isinstance(found, Tracer):
-        return jnp.broadcast_to(found, leaf.shape).astype(leaf.dtype)
     default = np.broadcast_to(np.asarray(default, float), leaf.shape)
+    if any(isinstance(entry, Tracer) for entry in jax.tree.leaves(found)):
+        empty_side = jnp.broadcast_to(jnp.asarray(default, leaf.dtype), leaf.shape)
+        entries = empty_side if found is None else jnp.asarray(found, leaf.dtype)
+        if entries.shape not in ((), leaf.shape):
+            raise ValueError(f"bounds: the {what} of {name} has shape {entries.shape}, where params has {leaf.shape}.")
+        return jnp.broadcast_to(entries, leaf.shape)
     try:
         array = np.asarray(found, float)  # None becomes NaN: no bound, as nothing said
         said = np.asarray(found, object)
@@ -128,12 +139,12 @@ def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
         empty = np.broadcast_to(said == None, leaf.shape)  # noqa: E711 (entry by entry)
     except (TypeError, ValueError) as error:
         came = _checks.describe_tree(found)
-        raise type(error)(
-            f"bounds: the {what} of {name} is {came}, where params has {leaf.shape}; {_EXPECTED}."
-        ) from error
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"bounds: the {what} of {name} is {came}, where params has {leaf.shape}; {_EXPECTED}.") from error
     if (np.isnan(array) & ~empty).any():
         raise ValueError(f"bounds: the {what} of {name} is NaN; give None or an infinity for no bound.")
-    return np.where(empty, default, array).astype(leaf.dtype)
+    with np.errstate(over="ignore"):  # a bound beyond float32 is none
+        return np.where(empty, default, array).astype(leaf.dtype)
 
 
 def _bools(given: Any, path: Any, leaf: Any) -> np.ndarray:
@@ -150,6 +161,11 @@ def _bools(given: Any, path: Any, leaf: Any) -> np.ndarray:
 
 def _check_names(what: str, given: Any, params: Any) -> None:
     """Raises ValueError where a tree has a key, at any depth, that the params do not have."""
+    if isinstance(given, (list, tuple)) and isinstance(params, (list, tuple)):
+        if len(given) != len(params):
+            raise ValueError(f"{what} has {len(given)} entries, where params has {len(params)}.")
+        for inside, below in zip(given, params, strict=True):
+            _check_names(what, inside, below)
     if not isinstance(given, dict):
         return
     if not isinstance(params, dict):
@@ -172,7 +188,7 @@ def _check_order(path: Any, start: np.ndarray, lower: np.ndarray, upper: np.ndar
             at = tuple(np.argwhere(wrong)[0])
             raise ValueError(
                 f"bounds: the lower bound of {_named(stem, at)} ({lower[at]:.6g}, {upper[at]:.6g}) {sentence}; "
-                "expected lower <= upper."
+                "expected lower <= upper, and bounds as a pair (lower, upper), not as a pair for each param."
             )
     outside = ((start < lower) | (start > upper)) & ~stay
     if outside.any():

@@ -171,30 +171,51 @@ def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int
     return size if bool(alone) else None
 
 
-def sandwich(task: Task, params: Any) -> np.ndarray:
+def robust_terms(problem: Problem, params: Any, data: Batch | None, fitted: Any) -> tuple[jax.Array, jax.Array]:
+    """J'J [p, p] where a robust loss has its minimum, and the variance by which its inverse is the covariance.
+
+    Args:
+        problem: The problem.
+        params: Where it has its minimum.
+        data: The samples.
+        fitted: How many params are not held.
+
+    Source: Huber, "Robust statistics" (1981), 7.6: residuals enter by the loss's slope, so those in its tails count for
+    less.
+    """
+    assert data is not None
+    function, options = _checks.unwrapped(problem.loss)
+    own = options.pop("weight", None)
+    loss = functools.partial(function, **options | {"reduction": "none"})
+    flat, unravel = ravel_pytree(params)
+    squares = problem._replace(loss=functools.partial(losses.mse, weight=own), sums=True)
+    curvature = squares.gauss_newton(flat, unravel, data).curvature / 2
+    prediction, target = problem.compared(problem.model(params, data.x), data)
+    slope = jax.grad(lambda prediction: jnp.sum(loss(prediction, target)))
+    pull, bend = jax.jvp(slope, (prediction,), (jnp.ones_like(prediction),))
+    weights = jnp.ones_like(pull) if own is None else jnp.broadcast_to(jnp.asarray(own, pull.dtype), pull.shape)
+    if data.weights is not None:
+        weights = weights * data.weights.reshape(-1, *[1] * (pull.ndim - 1))
+    count = jnp.sum(weights)
+    mean = jnp.sum(weights * bend) / count
+    spread = jnp.sum(weights * (bend - mean) ** 2) / count
+    correction = 1 + fitted / count * spread / mean**2
+    variance = correction**2 * jnp.sum(weights * pull**2) / (count - fitted) / mean**2
+    return curvature, jnp.where(count > fitted, variance, jnp.inf)
+
+
+def sandwich(task: Task, params: Any, held: np.ndarray | None) -> np.ndarray:
     """The inverse covariance of params that a robust loss fitted, [p, p].
 
-    Source: Huber, "Robust statistics" (1981), 7.6: residuals enter by the loss's slope, so many as lie in its tails
-    count for less.
+    Args:
+        task: The fit.
+        params: Where it ended.
+        held: Which params a bound holds back, a bool [p]; None for none.
     """
-
-    def program(params: Any, data: Batch) -> tuple[jax.Array, ...]:
-        flat, unravel = ravel_pytree(params)
-        squares = task.problem._replace(loss=losses.mse, sums=True)
-        curvature = squares.gauss_newton(flat, unravel, data).curvature / 2
-        prediction, target = task.problem.compared(task.problem.model(params, data.x), data)
-        slope = jax.grad(lambda prediction: jnp.sum(task.problem.loss(prediction, target, reduction="none")))
-        pull, bend = jax.jvp(slope, (prediction,), (jnp.ones_like(prediction),))
-        weights = 1 if data.weights is None else data.weights.reshape(-1, *[1] * (pull.ndim - 1))
-        count = pull.size if data.weights is None else jnp.sum(jnp.broadcast_to(weights, pull.shape))
-        mean = jnp.sum(weights * bend) / count
-        spread = jnp.sum(weights * (bend - mean) ** 2) / count
-        freedom = count - flat.size
-        correction = 1 + flat.size / count * spread / mean**2
-        variance = jnp.where(freedom > 0, correction**2 * jnp.sum(weights * pull**2) / freedom / mean**2, jnp.inf)
-        return curvature, variance
-
-    (curvature, variance), _ = _compile.call(program, program_key(task, "sandwich"), params, task.data)
+    fitted = sum(leaf.size for leaf in jax.tree.leaves(params)) - (0 if held is None else int(held.sum()))
+    program = functools.partial(robust_terms, task.problem)
+    key = program_key(task, "sandwich")
+    (curvature, variance), _ = _compile.call(program, key, params, task.data, np.float32(fitted))
     return np.asarray(curvature) / float(variance)
 
 
@@ -285,6 +306,8 @@ def check(task: Task, data: Batch | None) -> None:
         key = jax.eval_shape(functools.partial(random.wrap_key_data, impl=task.key_kind), task.seed)
         data = _check_sample(_model.traced("the sampler", task.sampler, key))
     assert data is not None
+    if _curvature.by_rows(task.problem.loss) and not hasattr(data.y, "shape"):
+        raise TypeError(f"cross_entropy takes one array of labels; y is {_checks.describe_tree(data.y)}.")
     size = task.batch_size
     batch = data if size is None else _first_rows(data, size)
     prediction = _check_pass(task.problem, task.params, batch)

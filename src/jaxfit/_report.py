@@ -62,10 +62,8 @@ def name_of(function: Any) -> str:
 def named_numbers(tree: Any, path: Any = (), name: str = "params") -> Iterator[tuple[str, Any]]:
     """All numbers of a pytree of arrays, each with a short name: `slope`, `w[0, 1]`."""
     for inner, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        full = jax.tree_util.keystr((*path, *inner), simple=True, separator=".")
         array = np.asarray(leaf)
-        # A path of positions alone says little without the name of what they are positions in.
-        stem = f"{name}[{full}]" if full.isdigit() else full or name
+        stem = _checks.stem((*path, *inner), name)
         for index in np.ndindex(array.shape):
             yield stem + (f"[{', '.join(map(str, index))}]" if index else ""), array[index]
 

@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxfit import _checks, _compile, _program, losses
 from jaxfit._problem import GaussNewton, Problem
 from jaxfit._program import Task
+from jaxfit.losses import _curvature
 
 
 @jax.tree_util.register_dataclass
@@ -43,7 +44,7 @@ class TracedResult:
         >>> x = jnp.linspace(0.0, 1.0, 20)
         >>> slope = lambda y: jf.fit(lambda params, x: params * x, (x, y), 1.0).params
         >>> curves = jnp.stack([2 * x, 3 * x])
-        >>> jax.vmap(slope)(curves).round(3).tolist()
+        >>> [round(float(value), 3) for value in jax.vmap(slope)(curves)]
         [2.0, 3.0]
         >>> bool(jnp.allclose(jax.grad(slope)(2 * x), x / (x @ x), atol=1e-5))
         True
@@ -86,15 +87,26 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) or (callable(leaf) and is_traced(*_enclosed(leaf))) for leaf in leaves)
 
 
-def _enclosed(function: Callable) -> list[Any]:
-    """What a function has taken along from where it was written."""
+def _enclosed(function: Callable, seen: tuple[Any, ...] = ()) -> list[Any]:
+    """What a function has taken along from where it was written, also in what it calls."""
+    if any(function is other for other in seen) or len(seen) > 5:
+        return []
     inner, options = _checks.unwrapped(function)
-    cells = getattr(inner, "__closure__", None) or ()
-    contents = [options]
-    for cell in cells:
+    contents: list[Any] = [options, *(getattr(inner, "__defaults__", None) or ())]
+    contents += (getattr(inner, "__kwdefaults__", None) or {}).values()
+    if hasattr(inner, "__wrapped__"):
+        contents.append(inner.__wrapped__)
+    if hasattr(inner, "__self__"):
+        contents.append(inner.__self__)
+    for cell in getattr(inner, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # a cell that is still empty
             contents.append(cell.cell_contents)
-    return [content for content in contents if not callable(content)]
+    if not hasattr(inner, "__code__"):
+        contents += getattr(inner, "__dict__", {}).values()  # an object that can be called
+    found = []
+    for content in contents:
+        found += _enclosed(content, (*seen, function)) if callable(content) else [content]
+    return found
 
 
 def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
@@ -189,16 +201,25 @@ def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma:
     if task.bounds is not None:
         lower, upper = (ravel_pytree(bound)[0] for bound in task.bounds)
         held = (flat <= lower) | (flat >= upper)
-    free = ~held[:, None] & ~held
-    curvature = jnp.where(free, terms.curvature, jnp.eye(flat.size, dtype=flat.dtype)) * total
-    curvature = curvature + jnp.where(free, jax.hessian(task.optimizer.penalty)(flat), 0)
+    curvature = terms.curvature * total
+    if _curvature.is_robust(task.problem.loss):
+        _, unravel = ravel_pytree(task.params)
+        curvature, variance = _program.robust_terms(task.problem, unravel(flat), task.data, jnp.sum(~held))
+        curvature = curvature / variance
+    idle = ~held & (jnp.diagonal(curvature) <= 0)  # without effect on the prediction
+    free = ~(held | idle)
+    block = free[:, None] & free
+    curvature = jnp.where(block, curvature, jnp.eye(flat.size, dtype=flat.dtype))
+    curvature = curvature + jnp.where(block, jax.hessian(task.optimizer.penalty)(flat), 0)
     unit = 1 / jnp.sqrt(jnp.diagonal(curvature))
     inverse = jnp.linalg.inv(curvature * unit[:, None] * unit) * unit[:, None] * unit
     if _checks.unwrapped(task.problem.loss)[0] is losses.mse:
         inverse = 2 * inverse  # the squared error has twice the curvature of a log-likelihood
         if not absolute_sigma:
-            inverse = inverse * terms.loss * total / (observations - jnp.sum(~held))
-    return jnp.where(free, inverse, jnp.nan)
+            freedom = observations - jnp.sum(~held)
+            inverse = inverse * jnp.where(freedom > 0, terms.loss * total / freedom, jnp.inf)
+    inverse = jnp.where(idle[:, None] | idle, jnp.inf, inverse)
+    return jnp.where(held[:, None] | held, jnp.nan, inverse)
 
 
 def _residual(problem: Problem, penalty: Callable, unravel: Callable, data: Any) -> Callable[[jax.Array], jax.Array]:
@@ -210,12 +231,24 @@ def _residual(problem: Problem, penalty: Callable, unravel: Callable, data: Any)
     if problem.bounds is None:
         return gradient
     lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
-    return lambda flat: flat - jnp.clip(flat - gradient(flat), lower, upper)
+
+    def residual(flat: jax.Array) -> jax.Array:
+        slope = gradient(flat)
+        below = (lower == upper) | ((flat <= lower) & (slope > 0))
+        held = below | ((flat >= upper) & (slope < 0))
+        return jnp.where(held, flat - jnp.where(below, lower, upper), slope)
+
+    return residual
 
 
 def _solved(linear: Callable[[jax.Array], jax.Array], right: jax.Array) -> jax.Array:
+    """The solution of a linear system, [p], whose unknowns may be of any size; 0 for those that it does not tell of."""
     matrix = jax.vmap(linear)(jnp.eye(right.size, dtype=right.dtype)).T
-    return jnp.linalg.solve(matrix, right)
+    size = jnp.abs(jnp.diagonal(matrix))
+    told = size > 0
+    unit = jnp.where(told, 1 / jnp.sqrt(jnp.where(told, size, 1)), 0)
+    scaled = matrix * unit[:, None] * unit + jnp.diag(jnp.where(told, 0, 1).astype(right.dtype))
+    return unit * jnp.linalg.solve(scaled, unit * right)
 
 
 def _without_derivative(run: Callable, task: Task) -> Callable[[jax.Array], Any]:

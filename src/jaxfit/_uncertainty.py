@@ -12,6 +12,7 @@ from jaxfit import _bands, _checks, _compile, _inputs, _model, _profile
 from jaxfit._fingerprint import fingerprint
 from jaxfit._goodness import Goodness, leaves_in_a_row
 from jaxfit._problem import Problem
+from jaxfit.losses import _curvature
 
 
 class Uncertainty(Goodness):
@@ -133,6 +134,11 @@ class Uncertainty(Goodness):
         """
         quantile = self._quantile("confidence_intervals", level)
         _checks.one_of("confidence_intervals", "method", method, ("wald", "profile"))
+        if method == "profile" and _curvature.is_robust(self.loss_function):
+            raise ValueError(
+                f"the profile of {self._loss_name} says nothing of errors: it is no negative log-likelihood. Take "
+                'method="wald".'
+            )
         params = leaves_in_a_row(self.params)
         if method == "wald":
             reach = quantile * leaves_in_a_row(self.standard_errors)

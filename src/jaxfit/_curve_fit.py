@@ -236,7 +236,7 @@ def _better(attempt: Callable[[LevenbergMarquardt, int], _End], request: Request
     assert first is not None
     end = attempt(_PLAIN, min(most, first))
     if end.converged:
-        held = np.zeros(end.params.shape, bool)
+        held = None
         if request.bounds is not None:
             held = (end.params <= request.bounds[0]) | (end.params >= request.bounds[1])
         if not ends_badly(end.loss, end.gradient, end.curvature, end.scale, end.params, held):

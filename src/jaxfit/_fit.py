@@ -274,7 +274,7 @@ def _vanishes(data: Batch) -> bool:
     """Whether y, in units of sigma, is not 0 but has squares that are, or nearly."""
     sigma = 1 if data.sigma is None else np.min([np.min(leaf) for leaf in jax.tree.leaves(data.sigma)])
     most = max(float(np.max(np.abs(np.asarray(leaf, complex)))) for leaf in jax.tree.leaves(data.y)) / float(sigma)
-    kind = np.finfo(np.result_type(*jax.tree.leaves(data.y), np.float32))
+    kind = np.finfo(np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(data.y)), np.float32))
     return most > 0 and most**2 < float(kind.tiny) / float(kind.eps) ** 2
 
 

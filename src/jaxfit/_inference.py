@@ -4,6 +4,7 @@ For squared errors this is the linear theory of least squares; for a negative lo
 information. Source: Seber and Wild, "Nonlinear regression" (1989), chapters 2 and 5.
 """
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -160,16 +161,13 @@ class Evidence(NamedTuple):
 
 def regular_inverse(normal: np.ndarray) -> np.ndarray:
     """The inverse of a curvature, [p, p]; NaN where rounding in it would show."""
-    unknown = np.full_like(normal, np.nan)
     diagonal = normal.diagonal()
-    if not ((diagonal > 0) & (diagonal < np.inf)).all():
-        return unknown
-    unit = 1 / np.sqrt(diagonal)
-    try:
-        inverse = np.linalg.inv(normal * unit[:, None] * unit)
-    except np.linalg.LinAlgError:
-        return unknown
-    # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
-    if not 0 < inverse.trace() < _WELL_CONDITIONED:
-        return unknown
-    return (inverse + inverse.T) / 2 * unit[:, None] * unit
+    if diagonal.min() > 0 and diagonal.max() < math.inf:
+        unit = diagonal**-0.5
+        units = unit[:, None] * unit
+        with contextlib.suppress(np.linalg.LinAlgError):
+            inverse = np.linalg.inv(normal * units)
+            # The trace bounds the inverse of the smallest eigenvalue, and the largest is at most p.
+            if 0 < inverse.trace() < _WELL_CONDITIONED:
+                return (inverse + inverse.T) * (0.5 * units)
+    return np.full_like(normal, np.nan)

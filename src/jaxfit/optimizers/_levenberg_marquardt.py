@@ -280,7 +280,6 @@ class LevenbergMarquardt(Optimizer):
             return None
         loss, gradient, curvature, scale = map(np.asarray, (*state.inner.terms, state.inner.scale))
         flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
-        held = np.zeros(flat.shape, bool) if held is None else held
         if converged and not ends_badly(float(loss), gradient, curvature, scale, flat, held):
             return None
         return self.robust()
@@ -291,7 +290,12 @@ class LevenbergMarquardt(Optimizer):
 
 
 def ends_badly(
-    loss: float, gradient: np.ndarray, curvature: np.ndarray, scale: np.ndarray, params: np.ndarray, held: np.ndarray
+    loss: float,
+    gradient: np.ndarray,
+    curvature: np.ndarray,
+    scale: np.ndarray,
+    params: np.ndarray,
+    held: np.ndarray | None,
 ) -> bool:
     """Whether a param could still gain at a fit's end, or has lost the influence that it had.
 
@@ -301,15 +305,15 @@ def ends_badly(
         curvature: Its curvature, [p, p].
         scale: The largest curvature that each param ever had, [p].
         params: The params, [p].
-        held: Which of them a bound holds back, a bool [p].
+        held: Which of them a bound holds back, a bool [p]; None for none.
     """
     diagonal = curvature.diagonal()
-    if (diagonal < _COLLAPSED * scale).any():
-        return True
-    moves = (diagonal > 0) & ~held
-    rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * float(params**2 @ diagonal) / 2
-    gains = gradient[moves] ** 2 / (2 * diagonal[moves])
-    return bool((gains > max(_GAIN * abs(loss), rounding)).any())
+    rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * float(params * params @ diagonal) / 2
+    small = max(_GAIN * abs(loss), rounding)
+    gains = gradient * gradient > 2 * small * diagonal  # what each could gain alone is g^2 / 2d
+    if held is not None:
+        gains &= ~held
+    return bool(gains.any() or (diagonal < _COLLAPSED * scale).any())
 
 
 def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:

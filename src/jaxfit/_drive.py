@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _checks, _inputs, _program
+from jaxfit import _checks, _inputs, _program, _small
 from jaxfit._loop import Span
 from jaxfit._problem import Batch
 from jaxfit._program import Task
@@ -139,10 +139,8 @@ def held(task: Task, state: State) -> np.ndarray | None:
     terms = task.optimizer.terms(state)
     if task.bounds is None or terms is None:
         return None
-    trees = (state.params, *task.bounds)
-    here, lower, upper = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees)
-    gradient = np.asarray(terms.gradient)
-    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
+    here, lower, upper = map(_small.in_a_row, (state.params, *task.bounds))
+    return _small.is_held(here, np.asarray(terms.gradient), lower, upper)
 
 
 def _is_finite(params: Any) -> bool:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxfit import _checks
+from jaxfit._problem import per_row
 
 if TYPE_CHECKING:
     from jaxfit._inference import Evidence
@@ -255,7 +256,7 @@ class Goodness:
             y = np.asarray(leaf)
             precision = np.ones(y.shape) / np.asarray(sigma, float) ** 2
             if batch.weights is not None:
-                precision *= np.asarray(batch.weights, float).reshape(-1, *[1] * (precision.ndim - 1))
+                precision *= per_row(np.asarray(batch.weights, float), precision)
             if options.get("weight") is not None:  # the loss's own
                 precision *= np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
             yield y, precision
@@ -268,8 +269,3 @@ class Goodness:
             mean = (precision * y).sum(axis=0) / np.where(counts > 0, counts, 1)
             total += float((precision * np.abs(y - mean) ** 2).sum())
         return total
-
-
-def leaves_in_a_row(tree: Any) -> np.ndarray:
-    """The numbers of a pytree of arrays as one NumPy vector, in the order of its leaves."""
-    return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])

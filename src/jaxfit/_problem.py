@@ -90,7 +90,7 @@ class Problem(NamedTuple):
         if batch.weights is None:
             return self.loss(prediction, target)
         losses = self.loss(prediction, target, reduction="none")
-        weights = _per_row(batch.weights, losses)
+        weights = per_row(batch.weights, losses)
         total, count = jnp.sum(weights * losses), jnp.sum(jnp.broadcast_to(weights, losses.shape))
         # A batch in which no sample counts has nothing to say: loss and gradient 0, not 0 / 0.
         return total if self.sums else total / jnp.where(count == 0, 1, count)
@@ -168,7 +168,7 @@ class Problem(NamedTuple):
 
     def _share(self, values: jax.Array, weights: Any, mass: Any) -> Any:
         """By what the losses of samples are multiplied in their sum."""
-        rows = 1 if weights is None else _per_row(weights, values)
+        rows = 1 if weights is None else per_row(weights, values)
         return rows if self.sums else rows / (mass * (values.size // values.shape[0]))
 
     def _shape(self, prediction: Any, target: Any, weights: Any, mass: Any) -> tuple[jax.Array, jax.Array, Callable]:
@@ -284,7 +284,7 @@ def _rows(batch: Batch) -> int:
     return batch.y.shape[0] if hasattr(batch.y, "shape") else sum(leaf.size for leaf in jax.tree.leaves(batch.y))
 
 
-def _per_row(weights: Any, values: jax.Array) -> Any:
+def per_row(weights: Any, values: Any) -> Any:
     """One number per sample, [n], so that it multiplies values of shape [n, ...]."""
     return weights.reshape(-1, *[1] * (values.ndim - 1)) if jnp.ndim(weights) else weights
 

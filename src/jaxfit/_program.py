@@ -195,7 +195,7 @@ def robust_terms(problem: Problem, params: Any, data: Batch | None, fitted: Any)
     pull, bend = jax.jvp(slope, (prediction,), (jnp.ones_like(prediction),))
     weights = jnp.ones_like(pull) if own is None else jnp.broadcast_to(jnp.asarray(own, pull.dtype), pull.shape)
     if data.weights is not None:
-        weights = weights * data.weights.reshape(-1, *[1] * (pull.ndim - 1))
+        weights = weights * _problem.per_row(data.weights, pull)
     count = jnp.sum(weights)
     mean = jnp.sum(weights * bend) / count
     spread = jnp.sum(weights * (bend - mean) ** 2) / count

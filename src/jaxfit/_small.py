@@ -1,6 +1,7 @@
 """Small vectors and symmetric systems, written so that XLA compiles them fast and vectorises them over many fits."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,23 @@ import numpy as np
 from jax import lax
 
 _WRITTEN_OUT = 6  # beyond that, the program grows faster than LAPACK's call costs
+
+
+def in_a_row(tree: Any) -> np.ndarray:
+    """The numbers of a pytree of arrays as one NumPy vector, in the order of its leaves."""
+    return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)])
+
+
+def is_held(here: Any, gradient: Any, lower: Any, upper: Any) -> Any:
+    """Which params a bound holds back, a bool [p]: they lie at it and the loss falls beyond it, or have no room.
+
+    Args:
+        here: The params, [p], of NumPy or JAX as all others.
+        gradient: The gradient of the loss, [p].
+        lower: Their least values, [p].
+        upper: Their largest values, [p].
+    """
+    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
 
 
 def length(vector: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _program, losses
+from jaxfit import _checks, _compile, _program, _small, losses
 from jaxfit._problem import GaussNewton, Problem
 from jaxfit._program import Task
 from jaxfit.losses import _curvature
@@ -87,10 +87,12 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) or (callable(leaf) and is_traced(*_enclosed(leaf))) for leaf in leaves)
 
 
-def _enclosed(function: Callable, seen: tuple[Any, ...] = ()) -> list[Any]:
-    """What a function has taken along from where it was written, also in what it calls."""
-    if any(function is other for other in seen) or len(seen) > 5:
+def _enclosed(function: Callable, seen: dict[int, Any] | None = None, depth: int = 0) -> list[Any]:
+    """What a function has taken along from where it was written, also in what it calls, each looked at once."""
+    seen = {} if seen is None else seen
+    if id(function) in seen or depth > 5:
         return []
+    seen[id(function)] = function
     inner, options = _checks.unwrapped(function)
     contents: list[Any] = [options, *(getattr(inner, "__defaults__", None) or ())]
     contents += (getattr(inner, "__kwdefaults__", None) or {}).values()
@@ -105,7 +107,7 @@ def _enclosed(function: Callable, seen: tuple[Any, ...] = ()) -> list[Any]:
         contents += getattr(inner, "__dict__", {}).values()  # an object that can be called
     found = []
     for content in contents:
-        found += _enclosed(content, (*seen, function)) if callable(content) else [content]
+        found += _enclosed(content, seen, depth + 1) if callable(content) else [content]
     return found
 
 
@@ -234,9 +236,8 @@ def _residual(problem: Problem, penalty: Callable, unravel: Callable, data: Any)
 
     def residual(flat: jax.Array) -> jax.Array:
         slope = gradient(flat)
-        below = (lower == upper) | ((flat <= lower) & (slope > 0))
-        held = below | ((flat >= upper) & (slope < 0))
-        return jnp.where(held, flat - jnp.where(below, lower, upper), slope)
+        held = _small.is_held(flat, slope, lower, upper)
+        return jnp.where(held, flat - jnp.where(flat <= lower, lower, upper), slope)
 
     return residual
 

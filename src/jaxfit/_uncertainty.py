@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxfit import _bands, _checks, _compile, _inputs, _model, _profile
 from jaxfit._fingerprint import fingerprint
-from jaxfit._goodness import Goodness, leaves_in_a_row
+from jaxfit._goodness import Goodness
 from jaxfit._problem import Problem
+from jaxfit._small import in_a_row
 from jaxfit.losses import _curvature
 
 
@@ -40,11 +41,11 @@ class Uncertainty(Goodness):
         After a first-order fit: which lie at a bound.
         """
         if self.bounds is None:
-            return self._like_params(np.zeros(leaves_in_a_row(self.params).size, bool))
+            return self._like_params(np.zeros(in_a_row(self.params).size, bool))
         fixed = self._fixed()
         if self.evidence is not None and self.evidence.held is not None:
             return self._like_params(np.asarray(self.evidence.held) & ~fixed)
-        params, lower, upper = map(leaves_in_a_row, (self.params, *self.bounds))
+        params, lower, upper = map(in_a_row, (self.params, *self.bounds))
         return self._like_params(((params <= lower) | (params >= upper)) & ~fixed)
 
     @property
@@ -139,9 +140,9 @@ class Uncertainty(Goodness):
                 f"the profile of {self._loss_name} says nothing of errors: it is no negative log-likelihood. Take "
                 'method="wald".'
             )
-        params = leaves_in_a_row(self.params)
+        params = in_a_row(self.params)
         if method == "wald":
-            reach = quantile * leaves_in_a_row(self.standard_errors)
+            reach = quantile * in_a_row(self.standard_errors)
             return self._like_params(params - reach), self._like_params(params + reach)
         fixed = self._fixed()
         ends = np.full((2, params.size), np.nan)
@@ -273,14 +274,14 @@ class Uncertainty(Goodness):
             raise ValueError("this fit cannot be run again with a param held; method='wald' needs no more fits.")
         held = fixed | (np.arange(params.size) == index)
         nothing = np.full(params.size, np.inf)
-        lower, upper = (-nothing, nothing) if self.bounds is None else map(leaves_in_a_row, self.bounds)
+        lower, upper = (-nothing, nothing) if self.bounds is None else map(in_a_row, self.bounds)
 
         def refit(start: np.ndarray) -> tuple[float, np.ndarray]:
             start = np.where(fixed, params, start)
             if held.all():  # there is nothing to fit
                 return self._loss_sum(self._like_params(start)), start
             found = again(self._like_params(start), self._like_params(held))
-            return found._known("profile").minimum, leaves_in_a_row(found.params)
+            return found._known("profile").minimum, in_a_row(found.params)
 
         return _profile.interval(refit, self._known("profile"), index, params, lower, upper, quantile)
 
@@ -289,16 +290,12 @@ class Uncertainty(Goodness):
         problem = Problem(self.model, functools.partial(self.loss_function, reduction="sum"), True)  # type: ignore[arg-type]
         key = "loss sum", fingerprint(self.model), fingerprint(self.loss_function)
         with self.precision():
-            there, here = (
-                float(_compile.call(problem.value, key, tree, self._batch)[0]) for tree in (params, self.params)
-            )
-        # A loss with weights of its own has another sum than their mean times the observations.
-        return there * (self._known("profile").minimum / here) if here else there
+            return float(_compile.call(problem.value, key, params, self._batch)[0])
 
     def _fixed(self) -> np.ndarray:
         """Which params are fixed, a bool [p]."""
-        size = leaves_in_a_row(self.params).size
-        return np.zeros(size, bool) if self.fixed is None else leaves_in_a_row(self.fixed).astype(bool)
+        size = in_a_row(self.params).size
+        return np.zeros(size, bool) if self.fixed is None else in_a_row(self.fixed).astype(bool)
 
     def _like_params(self, flat: np.ndarray) -> Any:
         """A vector [p] as a pytree like the params."""

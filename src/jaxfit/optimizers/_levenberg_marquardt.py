@@ -197,7 +197,7 @@ class LevenbergMarquardt(Optimizer):
         loss = lax.select(first, found.loss, now.terms.loss)
         gradient = lax.select(first, found.gradient, now.terms.gradient)
         if problem.bounds is not None:
-            gradient = jnp.where(_is_held(here, gradient, _flat_bounds(problem)), 0, gradient)
+            gradient = jnp.where(_small.is_held(here, gradient, *_flat_bounds(problem)), 0, gradient)
         info = Info(loss, _small.length(gradient), jnp.asarray(False))
         return State(unravel(flat), self._propose(problem, after, flat, unravel, batch)), info
 
@@ -218,7 +218,7 @@ class LevenbergMarquardt(Optimizer):
         free = jnp.ones(size, bool)
         if bounds is not None:
             # What a bound holds back takes no part: its row says that it does not move.
-            free = ~_is_held(here, gradient, bounds)
+            free = ~_small.is_held(here, gradient, *bounds)
             gradient = jnp.where(free, gradient, 0)
             curvature = jnp.where(free[:, None] & free, curvature, 0)
         unit = 1 / jnp.sqrt(weight)
@@ -279,7 +279,7 @@ class LevenbergMarquardt(Optimizer):
         if self.acceleration is not None:
             return None
         loss, gradient, curvature, scale = map(np.asarray, (*state.inner.terms, state.inner.scale))
-        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+        flat = _small.in_a_row(state.params)
         if converged and not ends_badly(float(loss), gradient, curvature, scale, flat, held):
             return None
         return self.robust()
@@ -320,12 +320,6 @@ def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:
     assert problem.bounds is not None
     lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
     return lower, upper
-
-
-def _is_held(here: jax.Array, gradient: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Which params a bound holds back, a bool [p]: they lie at it, and the loss falls beyond it."""
-    lower, upper = bounds
-    return (lower == upper) | ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
 
 
 def _bounded(

@@ -1,6 +1,7 @@
 """What `torch.optim` does: 200 steps of a small network, for every option of every optimizer.
 
-`CASES` names the optimizer and its arguments in jaxfit's words; both sides are built from it.
+`CASES` names the optimizer and its arguments in jaxfit's words; both sides are built from it. Where gradients are
+accumulated, a step sees the part of the data that `part` says, so that no two gradients of one update are equal.
 """
 
 import contextlib
@@ -109,7 +110,7 @@ def falling(rate, count):
 
 def _common(optimizer):
     """The options that all share, together and with a decay: their order shows."""
-    options = {"clip_norm": 0.3, "clip_value": 0.1, "maximize": True}
+    options = {"clip_norm": 0.3, "clip_value": 0.1, "maximize": True, "accumulate": 2, "ema_decay": 0.9}
     if optimizer == "Rprop":
         return options
     return {**options, "weight_decay": 0.1, "learning_rate": functools.partial(falling, RATES[optimizer])}
@@ -127,6 +128,9 @@ def _all_cases():
         table[f"{optimizer} clip norm"] = (optimizer, {**rate, "clip_norm": 0.05})
         table[f"{optimizer} clip value"] = (optimizer, {**rate, "clip_value": 0.02})
         table[f"{optimizer} maximize"] = (optimizer, {**rate, "maximize": True})
+        table[f"{optimizer} accumulate"] = (optimizer, {**rate, **more, "accumulate": 4})
+        table[f"{optimizer} average"] = (optimizer, {**rate, **more, "ema_decay": 0.95})
+        table[f"{optimizer} accumulate average"] = (optimizer, {**rate, **more, "accumulate": 3, "ema_decay": 0.8})
         table[f"{optimizer} schedule"] = (
             optimizer,
             {**more, "learning_rate": functools.partial(falling, RATES[optimizer])},
@@ -145,6 +149,12 @@ def inputs():
     x = random.normal(size=(12, 2))
     out = {"weight": random.normal(size=4), "bias": np.array(0.5)}
     return x, np.sin(2 * x[:, 0]) + x[:, 1] ** 2, {"hidden": 0.5 * random.normal(size=(2, 4)), "out": out}
+
+
+def part(step):
+    """The rows that a step sees where gradients are accumulated: a third of the data after the other."""
+    first = 4 * (step % 3)
+    return slice(first, first + 4)
 
 
 def flat(params):
@@ -177,25 +187,35 @@ def compute(optimizer, arguments):
 
     arguments = dict(arguments)
     clip_norm, clip_value = arguments.pop("clip_norm", None), arguments.pop("clip_value", None)
-    rate = arguments.pop("learning_rate")
+    rate, every = arguments.pop("learning_rate"), arguments.pop("accumulate", 1)
+    decay = arguments.pop("ema_decay", None)
     optimizer = getattr(torch.optim, optimizer)(leaves, lr=1.0 if callable(rate) else rate, **arguments)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate) if callable(rate) else None
     sign = -1.0 if arguments.get("maximize") else 1.0
+    net = torch.nn.ParameterList(leaves)
+    rule = None if decay is None else torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    average = None if decay is None else torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=rule)
 
     losses = []
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss = sign * torch.mean((torch.tanh(x @ hidden) @ weight + bias - y) ** 2)
-        loss.backward()
+    for step in range(STEPS):
+        if step % every == 0:
+            optimizer.zero_grad()
+        rows = slice(None) if every == 1 else part(step)
+        loss = sign * torch.mean((torch.tanh(x[rows] @ hidden) @ weight + bias - y[rows]) ** 2)
+        (loss / every).backward()
+        losses.append(loss.item())
+        if (step + 1) % every:
+            continue
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(leaves, clip_norm)
         if clip_value is not None:
             torch.nn.utils.clip_grad_value_(leaves, clip_value)
-        losses.append(loss.item())
         optimizer.step()
         if schedule is not None:
             schedule.step()
-    hidden, weight, bias = (leaf.detach().numpy() for leaf in leaves)
+        if average is not None:
+            average.update_parameters(net)
+    hidden, weight, bias = (leaf.detach().numpy() for leaf in (leaves if average is None else average.module))
     return {"losses": np.array(losses), "params": flat({"hidden": hidden, "out": {"weight": weight, "bias": bias}})}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).parent / "data"
-GROUPS = ("losses", "optimizers")
+GROUPS = ("losses", "networks", "nn", "optimizers", "weights")
 HAVE_TORCH = importlib.util.find_spec("torch") is not None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from scipy.optimize import curve_fit, least_squares, minimize
+from sklearn.metrics import confusion_matrix
 
 import nist
 
@@ -293,6 +294,80 @@ def check_differentiate_through_a_fit(found):
     np.testing.assert_allclose(found["rates"][:5], [fitted(y)[0] for y in curves[:5]], rtol=1e-3)
     assert found["rates"].mean() == pytest.approx(0.7, abs=0.005)
     assert found["rates"].std() == pytest.approx(found["error"], rel=0.1)
+
+
+def check_perceptron(found):
+    assert "Linear(in_features=1, out_features=1, bias=True)" in found["printed"]
+    assert set(found["start"]) == {"0.kernel", "0.bias"}
+    # The same training written out: torch's SGD with momentum, one sample at a step, in float64.
+    (weight, bias), momenta, losses = found["start"].values(), np.zeros(2), []
+    for x in [1.0, 2, 3, 4, 5, 6] * 100:
+        error = weight * x + bias - 3 * x
+        losses.append(error**2)
+        momenta = 0.5 * momenta + np.array([2 * error * x, 2 * error])
+        weight, bias = weight - 0.01 * momenta[0], bias - 0.01 * momenta[1]
+    np.testing.assert_allclose(found["losses"].ravel()[:60], losses[:60], rtol=1e-2, atol=1e-5)
+    assert found["losses"].shape == (100, 6)
+    assert (found["weight"], found["bias"]) == pytest.approx((weight, bias), abs=1e-4)
+    assert found["weight"] == pytest.approx(3, abs=0.01)
+    assert found["bias"] == pytest.approx(0, abs=0.03)
+    assert found["at_one"] == pytest.approx(3, abs=0.02)
+    assert found["losses"][-1].max() < 1e-3 < 1 < found["losses"][0].max()
+
+
+def check_two_layer_network(found):
+    assert found["shapes"] == {"0.kernel": (1, 10), "0.bias": (10,), "1.kernel": (10, 1), "1.bias": (1,)}
+    assert found["losses"].shape == (300, 6)
+    assert found["losses"][0].max() > 1
+    assert found["losses"][-1].max() < 1e-6
+    np.testing.assert_allclose(found["predictions"], [-300, 0, 300], rtol=0, atol=0.1)
+
+
+def check_own_module(found):
+    sizes = ["in_features=2, out_features=5", "ReLU()", "in_features=5, out_features=20", "p=0.3", "Softmax"]
+    places = [found["printed"].index(size) for size in ["Compass(", *sizes]]
+    assert places == sorted(places)
+    assert " 135 " in found["summary"]
+    (first, second), (third, fourth) = found["training"], found["evaluation"]
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_array_equal(third, fourth)
+    for probabilities in (first, second, third, fourth):
+        assert probabilities.shape == (1, 20)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert found["still"] == 0
+    assert found["accuracy"].shape == (100,)
+    assert found["accuracy"][0] < 0.4 < 0.85 < found["accuracy"][-1]
+    answer, true = found["answer"]
+    assert true == 3
+    assert answer in (2, 3)  # the point is 2 degrees from their border
+
+
+def check_handwritten_digits(found):
+    assert found["accuracy"] >= 0.97
+    written, read = found["pairs"]
+    assert written.shape == read.shape == (450,)
+    assert found["accuracy"] == pytest.approx(np.mean(written == read), abs=1e-6)
+    np.testing.assert_array_equal(found["matrix"], confusion_matrix(written, read))
+    assert found["history"]["validation_accuracy"].shape == found["history"]["validation_loss"].shape == (40,)
+    assert found["history"]["loss"].shape == (40 * 22,)
+    assert found["history"]["loss"][-22:].mean() < 0.1
+
+
+def check_millions_of_parameters(found):
+    assert found["number"] == 785 * 1536 + 1537 * 1024 + 1025 * 10
+    assert found["number"] > 2e6
+    assert found["accuracy"].shape == (8,)
+    assert found["accuracy"][-1] > 0.94
+    assert found["losses"][-22:].mean() < 0.2 < 2 < found["losses"][0]
+    assert found["seconds"] > 0
+
+
+def check_convolutional_network(found):
+    assert found["held"] == 450
+    assert found["accuracy"] > 0.985
+    assert found["accuracy"] == pytest.approx(1 - found["wrong"] / 450, abs=1e-6)
+    assert found["losses"].shape == (800,)
+    assert found["losses"][-50:].mean() < 0.15 < 2 < found["losses"][0]
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax, random
 
+import jaxfit as jf
 import parity_optimizers as parity
 from jaxfit import optimizers
 from jaxfit._problem import Batch, Problem
@@ -74,6 +75,18 @@ def trajectory(optimizer, problem, params, batch, steps):
     return lax.scan(one_step, optimizer.init(problem, params), length=steps)
 
 
+@functools.partial(jit, static_argnums=(1, 4))
+def trajectory_in_parts(optimizer, problem, params, batch, steps):
+    """The same where every step sees the part of the data that torch's sees."""
+    parts = [jax.tree.map(lambda leaf: leaf[parity.part(step)], batch) for step in range(3)]
+    parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
+    def one_step(state, step):
+        return optimizer.step(problem, state, jax.tree.map(lambda leaf: leaf[step % 3], parts), KEY)
+
+    return lax.scan(one_step, optimizer.init(problem, params), jnp.arange(steps))
+
+
 @functools.partial(jit, static_argnums=1)
 def _minimum(optimizer, problem, params, batch):
     def advance(carry):
@@ -102,8 +115,10 @@ def test_takes_the_same_200_steps_as_torch(case):
     problem = UPSIDE_DOWN if arguments.get("maximize") else NETWORK
     with jax.enable_x64(True):
         batch, params = network_inputs(np.float64)
-        state, info = trajectory(getattr(optimizers, name)(**arguments), problem, params, batch, parity.STEPS)
-        losses, params = np.asarray(info.loss), parity.flat(state.params)
+        optimizer = getattr(optimizers, name)(**arguments)
+        run = trajectory if optimizer.accumulate == 1 else trajectory_in_parts
+        state, info = run(optimizer, problem, params, batch, parity.STEPS)
+        losses, params = np.asarray(info.loss), parity.flat(optimizer.answer(state))
     expected = reference("optimizers", case)
     np.testing.assert_allclose(losses, expected["losses"], rtol=1e-9, atol=0)
     np.testing.assert_allclose(params, expected["params"], rtol=1e-9, atol=1e-11)
@@ -117,7 +132,7 @@ def test_the_stored_trajectories_are_those_of_torch():
 
 
 def test_the_cases_cover_every_argument_of_every_optimizer():
-    shared = {"maximize", "clip_norm", "clip_value"}
+    shared = {"maximize", "clip_norm", "clip_value", "accumulate", "ema_decay"}
     for name in TORCH_LIKE:
         covered = {argument for optimizer, given in parity.CASES.values() if optimizer == name for argument in given}
         assert covered == set(inspect.signature(getattr(optimizers, name)).parameters), name
@@ -127,7 +142,7 @@ def test_the_cases_cover_every_argument_of_every_optimizer():
 @pytest.mark.parametrize("name", TORCH_LIKE)
 def test_arguments_are_those_of_torch(name):
     ours = inspect.signature(getattr(optimizers, name)).parameters
-    shared = {"maximize": False, "clip_norm": None, "clip_value": None}
+    shared = {"maximize": False, "clip_norm": None, "clip_value": None, "accumulate": 1, "ema_decay": None}
     assert {key: p.default for key, p in ours.items() if key in shared} == shared
     assert all(ours[key].kind is inspect.Parameter.KEYWORD_ONLY for key in shared)
     rest = {key: p.default for key, p in ours.items() if key not in shared}
@@ -140,6 +155,92 @@ def test_arguments_are_those_of_torch(name):
         assert [(key.replace("lr", "learning_rate") if key == "lr" else key) for key in theirs] == list(rest)
         assert [p.default for p in theirs.values()] == list(rest.values())
         assert [p.kind for p in theirs.values()] == [ours[key].kind for key in rest]
+
+
+# Gradients of several batches in one update, and averages of the params.
+
+LINE_X = np.random.default_rng(8).uniform(-1, 1, 64)
+LINE_Y = 2 * LINE_X + 1 + 0.3 * np.random.default_rng(9).normal(size=64)
+ORIGIN = {"intercept": np.zeros(()), "slope": np.zeros(())}
+fit_line = functools.partial(jf.fit, LINE.model, (LINE_X, LINE_Y), ORIGIN, shuffle=False)
+
+
+def in_a_row(params):
+    return np.stack([np.asarray(params["intercept"]), np.asarray(params["slope"])], axis=-1)
+
+
+@pytest.mark.parametrize("rule", [optimizers.SGD(0.1, momentum=0.9), optimizers.Adam(0.1, clip_norm=0.5)], ids=repr)
+def test_four_batches_of_16_make_the_updates_of_one_of_64(rule):
+    parts = fit_line(optimizer=dataclasses.replace(rule, accumulate=4), epochs=30, batch_size=16, record=("params",))
+    whole = fit_line(optimizer=rule, epochs=30, record=("params",))
+    assert parts.steps == 4 * whole.steps == 120
+    np.testing.assert_allclose(in_a_row(parts.params), in_a_row(whole.params), rtol=1e-10)
+    moving = in_a_row(parts.history["params"]).reshape(30, 4, 2)
+    np.testing.assert_array_equal(moving, np.repeat(moving[:, :1], 4, axis=1))  # nothing moves in between
+    np.testing.assert_allclose(moving[:, 0], in_a_row(whole.history["params"]), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(parts.history["loss"].reshape(30, 4).mean(1), whole.history["loss"], rtol=1e-10)
+
+
+def test_what_is_left_over_at_the_end_moves_nothing():
+    accumulating = optimizers.SGD(0.1, momentum=0.9, accumulate=4)
+    short, long = (fit_line(optimizer=accumulating, steps=steps, batch_size=16) for steps in (8, 11))
+    assert (short.steps, long.steps) == (8, 11)
+    np.testing.assert_array_equal(in_a_row(short.params), in_a_row(long.params))
+    begun = fit_line(optimizer=optimizers.SGD(0.1, accumulate=4, ema_decay=0.5), steps=3, batch_size=16)
+    np.testing.assert_array_equal(in_a_row(begun.params), [0, 0])  # no update yet: the average is the start
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_fitted_params_are_the_average_of_those_that_moved(accumulate):
+    decay, rule = 0.8, optimizers.SGD(0.2, momentum=0.5, accumulate=accumulate)
+    averaging = dataclasses.replace(rule, ema_decay=decay)
+    plain = fit_line(optimizer=rule, steps=25, batch_size=20, record=("params",))
+    averaged = fit_line(optimizer=averaging, steps=24, batch_size=20, record=("params",))
+    moved = in_a_row(plain.history["params"])[accumulate::accumulate]  # after each update
+    expected = moved[0]
+    for params in moved[1:]:
+        expected = decay * expected + (1 - decay) * params
+    np.testing.assert_allclose(in_a_row(averaged.params), expected, rtol=1e-12)
+    np.testing.assert_allclose(averaged.history["loss"], plain.history["loss"][:24], rtol=1e-12)
+    np.testing.assert_allclose(in_a_row(averaged.history["params"]), in_a_row(plain.history["params"])[:24], rtol=1e-12)
+    np.testing.assert_allclose(averaged.predict([0.0, 1.0]), [expected[0], expected.sum()], rtol=1e-12)
+
+
+def test_validation_metrics_and_the_loss_at_the_end_are_those_of_the_average():
+    options = {"validation": (LINE_X[:9], LINE_Y[:9]), "metrics": {"l1": jf.losses.l1}}
+    result = fit_line(optimizer=optimizers.SGD(0.3, ema_decay=0.9), epochs=5, **options)
+    residual = result.predict(LINE_X) - LINE_Y
+    np.testing.assert_allclose(result.history["validation_loss"][-1], np.mean(residual[:9] ** 2), rtol=1e-10)
+    np.testing.assert_allclose(result.history["validation_l1"][-1], np.mean(np.abs(residual[:9])), rtol=1e-10)
+    np.testing.assert_allclose(result.loss, np.mean(residual**2), rtol=1e-10)
+
+
+def test_an_average_is_within_bounds():
+    bounds = ({"intercept": -0.2, "slope": 0.0}, {"intercept": 0.6, "slope": 0.5})
+    rule = optimizers.SGD(3.0, momentum=0.5)  # so fast that it would leave them
+    for steps in (1, 2, 5, 40):
+        result = fit_line(optimizer=dataclasses.replace(rule, ema_decay=0.7), steps=steps, bounds=bounds)
+        assert -0.2 <= result.params["intercept"] <= 0.6
+        assert 0.0 <= result.params["slope"] <= 0.5
+    free, held = (fit_line(optimizer=optimizers.SGD(0.2, ema_decay=0.7), steps=60, bounds=b) for b in (None, bounds))
+    assert in_a_row(free.params)[1] > 0.5
+    np.testing.assert_allclose(in_a_row(held.params)[1], 0.5, rtol=1e-6)
+    assert in_a_row(held.params)[1] <= 0.5
+
+
+def test_another_decay_compiles_nothing(compilations):
+    fit_line(optimizer=optimizers.SGD(0.1, ema_decay=0.5), steps=5)
+    compilations()
+    fit_line(optimizer=optimizers.SGD(0.1, ema_decay=0.9), steps=5)
+    assert compilations() == 0
+
+
+def test_averages_in_half_precision_stay_there():
+    batch, start, _ = line_data("bfloat16")
+    optimizer = optimizers.Adam(0.1, accumulate=2, ema_decay=0.5)
+    state, _ = trajectory(optimizer, LINE, start, batch, 5)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(optimizer.answer(state))} == {"bfloat16"}
+    assert all(np.isfinite(np.asarray(leaf, float)).all() for leaf in jax.tree.leaves(optimizer.answer(state)))
 
 
 # The protocol.
@@ -245,7 +346,7 @@ def test_repr_is_the_call():
 
 # Bad hyperparameters.
 
-BELOW_ONE = {"betas", "alpha", "rho", "dampening"}
+BELOW_ONE = {"betas", "alpha", "rho", "dampening", "ema_decay"}
 NUMBERS = [
     (name, argument)
     for name in (*TORCH_LIKE, "LBFGS")
@@ -301,6 +402,9 @@ def test_numbers_that_only_fail_together_raise():
         optimizers.Rprop(step_sizes=(1.0, 0.1))
     with pytest.raises(TypeError, match="Rprop: learning_rate"):
         optimizers.Rprop(math.sqrt)
+    for value in (0, -3, True, 2.5, None, 3.0):
+        with pytest.raises((TypeError, ValueError), match="SGD: accumulate"):
+            optimizers.SGD(accumulate=value)
     for argument in ("history_size", "max_linesearch_steps"):
         for value in (0, -3, True, 2.5):
             with pytest.raises((TypeError, ValueError), match=f"LBFGS: {argument}"):

@@ -36,21 +36,24 @@ def test_public_names():
         "curve_fit",
         "fit",
         "losses",
+        "metrics",
         "models",
+        "nn",
         "optimizers",
         "plotting",
     ]
     assert jf.losses.__all__ == LOSSES
     for name in jf.__all__:
         assert getattr(jf, name).__doc__
-    for module in (jf, jf.losses, jf.models, jf.optimizers):
+    for module in (jf, jf.losses, jf.metrics, jf.models, jf.nn, jf.optimizers):
         assert set(module.__all__) <= set(dir(module))
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = jf.fitt
 
 
-@pytest.mark.parametrize("module", [jf.losses, jf.models, jf.optimizers], ids=["losses", "models", "optimizers"])
+@pytest.mark.parametrize("module", ["losses", "metrics", "models", "nn", "optimizers"])
 def test_public_functions_and_classes_are_documented(module):
+    module = getattr(jf, module)
     for name in module.__all__:
         thing = getattr(module, name)
         documentation = inspect.getdoc(thing)

@@ -10,7 +10,7 @@ from jaxfit._status import FitWarning, Status
 from jaxfit._traced import TracedResult
 
 if TYPE_CHECKING:
-    from jaxfit import models, plotting
+    from jaxfit import metrics, models, nn, plotting
     from jaxfit._curve_fit import curve_fit
 
 __version__ = "0.1.0"
@@ -23,10 +23,15 @@ __all__ = [
     "curve_fit",
     "fit",
     "losses",
+    "metrics",
     "models",
+    "nn",
     "optimizers",
     "plotting",
 ]
 
 
-__getattr__, __dir__ = attach(__name__, {"curve_fit": "_curve_fit", "models": "models", "plotting": "plotting"})
+__getattr__, __dir__ = attach(
+    __name__,
+    {"curve_fit": "_curve_fit", "metrics": "metrics", "models": "models", "nn": "nn", "plotting": "plotting"},
+)

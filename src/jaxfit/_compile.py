@@ -32,6 +32,7 @@ _SETTINGS = (
 )
 
 _programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+_found: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 _lock = threading.Lock()
 
 
@@ -86,6 +87,21 @@ def call(
         while len(_programs) > _PROGRAMS_KEPT:
             _programs.popitem(last=False)
     return compiled(*leaves), seconds
+
+
+def kept(key: Hashable, make: Callable[[], Any]) -> Any:
+    """What `make` gave for an equal key and under the same settings; made where it is not kept."""
+    whole = (key, tuple(map(setting, _SETTINGS)))
+    with _lock:
+        if whole in _found:
+            _found.move_to_end(whole)
+            return _found[whole]
+    value = make()
+    with _lock:
+        _found[whole] = value
+        while len(_found) > _PROGRAMS_KEPT:
+            _found.popitem(last=False)
+    return value
 
 
 def _with_options(lowered: jax.stages.Lowered, options: dict[str, bool | str]) -> jax.stages.Compiled:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _checks, _inputs, _program, _small
+from jaxfit import _checks, _classes, _inputs, _program, _small
 from jaxfit._loop import Span
 from jaxfit._problem import Batch
 from jaxfit._program import Task
@@ -175,7 +175,7 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         compile_seconds += called[1]
         return called[0]
 
-    dealt = _deal(data, wide)
+    dealt = _deal(task, data, wide)
     batch = next(dealt)
     assert batch is not None  # a pass without batches has raised
     state = before = counted(_program.begin(task, batch))
@@ -194,7 +194,7 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         before, state = state, progress.state
         entry = next(dealt)
         if entry is None:
-            looks.append(counted(_program.evaluate(task, state.params)) if task.looks_back else {})
+            looks.append(counted(_program.evaluate(task, state)) if task.looks_back else {})
             if taken + 1 != steps and len(looks) != epochs:
                 entry = next(dealt, None)
                 ran_out = entry is None
@@ -226,7 +226,7 @@ def _stacked(rows: list[Any]) -> Any:
     return jax.tree.map(lambda *entries: np.concatenate([np.asarray(entry) for entry in entries]), *rows)
 
 
-def _deal(data: Iterable, wide: bool) -> Iterator[Batch | None]:
+def _deal(task: Task, data: Iterable, wide: bool) -> Iterator[Batch | None]:
     """The batches of pass after pass, checked, with None at the end of each; ends where no new pass can be had."""
     number = 0
     while True:
@@ -238,7 +238,10 @@ def _deal(data: Iterable, wide: bool) -> Iterator[Batch | None]:
                     "arrays go in as a tuple (x, y), a function that draws them as key -> (x, y)."
                 )
             found = True
-            yield _inputs.arrays(tuple(pair), wide, name=f"batch {index}")
+            batch = _inputs.arrays(tuple(pair), wide, name=f"batch {index}")
+            if task.classes is not None:
+                _classes.labels(task.problem.loss, batch.y, task.classes, f"y of batch {index}")
+            yield batch
         if not found:
             if number == 0:
                 raise ValueError("data is an iterable without batches; expected at least one pair (x, y).")

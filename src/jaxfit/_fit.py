@@ -2,23 +2,30 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import numpy as np
 import optax
 
-from jaxfit import _checks, _drive, _inputs, _limits, _options, _program, _traced, losses
+from jaxfit import (
+    _checks,
+    _classes,
+    _drive,
+    _inputs,
+    _limits,
+    _model,
+    _networks,
+    _options,
+    _program,
+    _traced,
+    _wrap,
+    losses,
+)
 from jaxfit._fingerprint import fingerprint
-from jaxfit._inference import Evidence, regular_inverse
 from jaxfit._problem import Batch, Problem
-from jaxfit._program import Task
-from jaxfit._report import named_numbers
+from jaxfit._program import Held, Task
 from jaxfit._result import FitResult
-from jaxfit._status import FitWarning
-from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer
 
 
@@ -41,6 +48,7 @@ def fit(
     validation: tuple[Any, Any] | None = None,
     metrics: dict[str, Callable] | None = None,
     record: tuple[str, ...] = (),
+    compute_dtype: Any = None,
     key: Any = 0,
 ) -> FitResult:
     """Fits a model to data: finds the params that make the loss small.
@@ -49,7 +57,10 @@ def fit(
     key or other hyperparameters compiles nothing.
 
     Args:
-        model: A pure function `model(params, x) -> prediction`, written with `jax.numpy`.
+        model: A pure function `model(params, x) -> prediction`, written with `jax.numpy`; or a module, a
+            `flax.nnx.Module` (those of `jaxfit.nn` are some) or a `flax.linen.Module`, that is called as `model(x)`.
+            A module is left as it was: `result.model` is a fitted copy in evaluation mode. Dropout acts in training
+            alone, with random numbers from `key`; running statistics are carried from step to step.
         data: One of
 
             - a tuple `(x, y)`: arrays, or pytrees of arrays, with one row per sample: [n, ...];
@@ -59,7 +70,9 @@ def fit(
         params: The starting values: a float, or a pytree of floats and float arrays. Their precision is that of the
             fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back. Python floats
             take the precision of arrays (x, y), and are float32 with a sampler or a stream. A second-order optimizer
-            takes the precision of the data where it is higher.
+            takes the precision of the data where it is higher. A module brings its own, and a linen module is
+            initialised from `key` on the first batch; params given for one are those of an earlier result, or a linen
+            module's variables.
         loss: `loss(prediction, target) -> scalar`: one of `jaxfit.losses`, or your own.
         optimizer: One of `jaxfit.optimizers`, or any `optax.GradientTransformation`. None means `LevenbergMarquardt()`
             for a fit of at most 1,000 numbers to all the data at every step under a loss that it serves, and
@@ -78,13 +91,17 @@ def fit(
         bounds: A pair (lower, upper) that the params stay within at every step; each is one number for all params, or
             numbers in the structure of params. None or an infinity means no bound; a dict may leave names out.
         fixed: Which params stay at their starting values: names as the report shows them ("offset", or "peak" for all
-            below it; several in a tuple), or bools in the structure of params.
+            below it; several in a tuple), bools in the structure of params, or a function `(path, leaf) -> bool` of the
+            keys that lead to an array of params.
         validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch; of sigma
             and weights it takes a sigma that is one number.
-        metrics: Functions `metric(prediction, y) -> scalar` by name, computed after every epoch on the validation
-            data (`history["validation_<name>"]`), or on the data where there are none (`history["<name>"]`).
+        metrics: Functions `metric(prediction, y)` by name, such as those of `jaxfit.metrics`, that return a number or
+            an array; computed after every epoch on the validation data (`history["validation_<name>"]`), or on the data
+            where there are none (`history["<name>"]`).
         record: What else the history keeps of every step: "params" (those that the step started from) and
             "gradient_norm".
+        compute_dtype: The precision that a first-order optimizer's steps compute the model and its gradient in, such as
+            `jnp.bfloat16`; params, loss, validation and predictions keep that of the params.
         key: An int or a JAX key. All randomness of the fit comes from it.
 
     Returns:
@@ -117,38 +134,42 @@ def fit(
     """
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
+    if not isinstance(shuffle, bool):
+        raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
+    seed = _inputs.seed(key)
+    dtype = _networks.dtype(compute_dtype)
     guessed = params is None and hasattr(model, "guess")
     if guessed:
         params = _guess(model, data, kind)
-    chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None)
+    network = None
+    if _model.kind(model) is not None:
+        network = _networks.prepare(model, params, data, kind, batch_size, seed)
+        params, data = network.params, network.data
+    steady = (network is None or network.is_steady) and dtype is None
+    chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None and steady)
     given = {"batch_size": batch_size, "sigma": sigma, "weights": weights, "bounds": bounds, "fixed": fixed}
-    _options.check_together(kind, chosen, given | {"validation": validation, "metrics": metrics})
+    given |= {"validation": validation, "metrics": metrics, "compute_dtype": compute_dtype}
+    _options.check_together(kind, chosen, given)
     chosen.check_loss(loss)
-    if not isinstance(shuffle, bool):
-        raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
-    arrays = data if kind == "arrays" else None
-    traced = _traced.is_traced(arrays, params, sigma, weights, bounds, chosen, key, model, loss)
+    arrays = (data if kind == "arrays" else None), params, sigma, weights, bounds, chosen, key
+    traced = _traced.is_traced(*arrays, loss, *([network.carried] if network else [model]))
     if traced and kind == "stream":
         raise TypeError("an iterable of batches cannot be run inside jit, vmap or grad; give data as arrays (x, y).")
-    start = _inputs.params(params, data, widen=chosen.is_second_order, traced=traced)
+    start = _inputs.params(params, data, widen=chosen.is_second_order and network is None, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
-    own = getattr(model, "bounds", None)
-    limits, first = _limits.bounds(bounds, own, stays, start.tree, guessed=guessed)
+    fitted, held, still = start.tree, Held(), stays
+    if network is not None:
+        fitted, held, still = _networks.parted(network, chosen, start.tree, stays)
+    limits, first = _limits.bounds(bounds, getattr(model, "bounds", None), still, fitted, guessed=guessed)
     with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
-        seed, key_kind = _inputs.seed(key)
-        batch = None if kind != "arrays" else _inputs.arrays(data, start.wide, ragged=batch_size is None)
-        if batch is not None and sigma is not None:
-            batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, start.wide, rows_only=False))
-        if batch is not None and weights is not None:
-            batch = batch._replace(weights=_inputs.spread("weights", weights, batch, start.wide, rows_only=True))
-            _options.check_weights(loss, batch)
-        ragged = batch_size is None
-        look = None if validation is None else _inputs.arrays(validation, start.wide, "validation", ragged=ragged)
-        if look is not None and batch is not None and getattr(batch.sigma, "ndim", 1) == 0:
-            look = look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
-        meaning = _meaning(model, loss, metrics, chosen, data if kind == "sampler" else None)
+        batch = None
+        if kind == "arrays":
+            batch = _samples(data, network and network.batch, loss, sigma, weights, start.wide, batch_size)
+        look = None if validation is None else _validation(validation, batch, start.wide, batch_size)
+        own = network.network.meaning if network else fingerprint(model)
+        meaning = _meaning(own, loss, metrics, chosen, data if kind == "sampler" else None, dtype)
         task = Task(
-            problem=Problem(model, loss, _options.sums(loss)),
+            problem=Problem(model, loss, _options.sums(loss), draws=network is not None and network.nature.draws),
             optimizer=chosen,
             params=first,
             data=batch,
@@ -159,14 +180,20 @@ def fit(
             validation=look,
             metrics=dict(metrics or {}),
             record=_options.record(record),
-            seed=seed,
-            key_kind=key_kind,
+            seed=seed[0],
+            key_kind=seed[1],
             meaning=meaning,
+            network=network and network.network,
+            held=held,
+            compute_dtype=dtype,
+            row_bytes=network.nature.row_bytes if network else 0,
         )
+        task = task._replace(problem=_program.at(task, None, *held[:2]))
         if traced:
             return cast("FitResult", _traced.fit(task, _steps(task, steps, epochs), absolute_sigma))
+        task = task._replace(classes=_classes.check(task, own, network and network.nature))
         if chosen.in_blocks and batch is not None:
-            block = _program.blocks(task.problem, task.params, batch, meaning)
+            block = _program.blocks(task.problem, task.params, batch, (meaning, network and fingerprint(held)))
             task = task._replace(problem=task.problem._replace(block=block))
         if kind == "stream":
             ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
@@ -176,16 +203,36 @@ def fit(
         fit, model, data, loss=loss, optimizer=chosen, sigma=sigma, absolute_sigma=absolute_sigma, weights=weights,
         bounds=bounds,
     )  # fmt: skip
-    return _wrap(task, ended, start.wide, absolute_sigma, stays, lambda params, fixed: again(params, fixed=fixed))
+    begun = start.tree if network else first
+    return _wrap.wrap(task, ended, start.wide, absolute_sigma, begun, stays, lambda at, fixed: again(at, fixed=fixed))
 
 
-def _meaning(model: Callable, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any) -> Any:
-    """All that decides what the compiled program computes, beside shapes and flags."""
+def _samples(data: Any, batch: Batch | None, loss: Callable, sigma: Any, weights: Any, wide: bool, size: Any) -> Batch:
+    """Data in memory, with what goes with y; `batch` where they have been looked at already."""
+    batch = batch or _inputs.arrays(data, wide, ragged=size is None)
+    if sigma is not None:
+        batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, wide, rows_only=False))
+    if weights is not None:
+        batch = batch._replace(weights=_inputs.spread("weights", weights, batch, wide, rows_only=True))
+        _options.check_weights(loss, batch)
+    return batch
+
+
+def _validation(given: Any, batch: Batch | None, wide: bool, size: Any) -> Batch:
+    """Data that are looked at after every epoch."""
+    look = _inputs.arrays(given, wide, "validation", ragged=size is None)
+    if batch is not None and getattr(batch.sigma, "ndim", 1) == 0:
+        return look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
+    return look
+
+
+def _meaning(model: Any, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any, dtype: Any) -> Any:
+    """All that decides what the compiled program computes, beside shapes and flags; `model` is the model's own key."""
     structure = jax.tree.structure(optimizer)
     if any(callable(value) or isinstance(value, tuple) for _, value in optimizer.tree_flatten()[1][1]):
         structure = fingerprint((type(optimizer), optimizer.tree_flatten()[1]))  # functions count by what they do
-    functions = fingerprint(model), fingerprint(loss), sampler and fingerprint(sampler)
-    return (*functions, structure, metrics and fingerprint(metrics))
+    functions = model, fingerprint(loss), sampler and fingerprint(sampler)
+    return (*functions, structure, metrics and fingerprint(metrics), dtype)
 
 
 def _steps(task: Task, steps: Any, epochs: Any) -> int:
@@ -207,96 +254,3 @@ def _guess(model: Any, data: Any, kind: str) -> Any:
         raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")
     arrays = _inputs.arrays(data, wide=True)
     return model.guess(arrays.x, arrays.y)
-
-
-def _wrap(
-    task: Task,
-    ended: _drive.Ended,
-    wide: bool,
-    absolute_sigma: bool,
-    fixed: Any,
-    again: Callable[[Any, Any], FitResult],
-) -> FitResult:
-    status, message = ended.verdict(task.optimizer)
-    doubt = _doubt(task, ended) if status.ok else ""
-    message += doubt and f" {doubt}"
-    if doubt or not status.ok:
-        warnings.warn(message, FitWarning, stacklevel=3)
-    return FitResult(
-        params=jax.device_get(ended.state.params) if wide else ended.state.params,
-        loss=ended.loss,
-        status=status,
-        message=message,
-        steps=ended.steps,
-        history={**ended.history, **ended.epochs},
-        compile_seconds=ended.compile_seconds,
-        run_seconds=ended.run_seconds,
-        model=task.problem.model,
-        optimizer=task.optimizer,
-        start=jax.tree.map(np.array, task.params),
-        _batch=task.data,
-        _sampler=task.sampler,
-        _wide=wide,
-        _weigh=functools.partial(_evidence, task, ended, absolute_sigma),
-        loss_function=task.problem.loss,
-        bounds=task.bounds,
-        fixed=fixed,
-        _again=again,
-    )
-
-
-def _doubt(task: Task, ended: _drive.Ended) -> str:
-    """Which params the data do not determine, as a sentence; empty where they determine all, or nobody knows."""
-    terms = task.optimizer.terms(ended.state)
-    if terms is None:
-        return ""
-    if ended.loss == 0 and task.data is not None and _vanishes(task.data):
-        return "The squares of y are too small for its precision, so their sum is 0: scale y, or give sigma."
-    curvature = np.asarray(terms.curvature)
-    if task.bounds is None and curvature.dtype == np.float64 and np.isfinite(regular_inverse(curvature)).all():
-        return ""  # a quick look at the usual case
-    lost = Evidence(curvature, 0, None, True, held=_drive.held(task, ended.state)).undetermined
-    if not lost.any():
-        return ""
-    names = [name for name, _ in named_numbers(ended.state.params)]
-    few = [name for name, gone in zip(names, lost, strict=True) if gone]
-    idle = [name for name, gone, bend in zip(names, lost, np.diagonal(curvature), strict=True) if gone and bend == 0]
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(task.data and task.data.y))
-    why = "Give more data, fix some of these params, or leave them out."
-    if idle:
-        why = f"{_listed(idle)} had no effect on the prediction: start elsewhere, fix or leave out what has none."
-    elif numbers < len(names):
-        why = f"There are {numbers} numbers in y for {len(names)} params: give more data, or fix some params."
-    return f"The data do not determine {_listed(few)}, whose standard errors are infinite. {why}"
-
-
-def _vanishes(data: Batch) -> bool:
-    """Whether y, in units of sigma, is not 0 but has squares that are, or nearly."""
-    sigma = 1 if data.sigma is None else np.min([np.min(leaf) for leaf in jax.tree.leaves(data.sigma)])
-    most = max(float(np.max(np.abs(np.asarray(leaf, complex)))) for leaf in jax.tree.leaves(data.y)) / float(sigma)
-    kind = np.finfo(np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(data.y)), np.float32))
-    return most > 0 and most**2 < float(kind.tiny) / float(kind.eps) ** 2
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence | None:
-    """What an optimizer that knows the curvature can say of the params; None from the others."""
-    terms = task.optimizer.terms(ended.state)
-    if terms is None or task.data is None:
-        return None
-    loss = task.problem.loss
-    total, observations = _program.observations(task)
-    total = float(total)
-    held, robust = _drive.held(task, ended.state), _curvature.is_robust(loss)
-    return Evidence(
-        _program.sandwich(task, ended.state.params, held) if robust else np.asarray(terms.curvature) * total,
-        int(observations),
-        ended.loss * total if _checks.unwrapped(loss)[0] is losses.mse else None,
-        absolute_sigma,
-        held=held,
-        loss_sum=ended.loss * total,
-    )

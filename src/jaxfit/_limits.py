@@ -66,7 +66,8 @@ def fixed(given: Any, params: Any) -> Any:
     """Which params stay, a pytree of bool arrays like them; None where none does.
 
     Args:
-        given: What the user said: names as a report shows them, or bools in the structure of params.
+        given: What the user said: names as a report shows them, bools in the structure of params, or a function
+            `(path, leaf) -> bool` of the keys that lead to a leaf.
         params: The starting values, a pytree of arrays.
 
     Raises:
@@ -80,20 +81,25 @@ def fixed(given: Any, params: Any) -> Any:
         given = (given,)
     if isinstance(given, (tuple, list, set, frozenset)) and given and all(isinstance(name, str) for name in given):
         leaves = [np.zeros(leaf.shape, bool) for _, leaf in entries]
-        known = []
+        known, full = [], []
         for (path, _), stays in zip(entries, leaves, strict=True):
             stem, short = _checks.stem(path), jax.tree_util.keystr(path, simple=True, separator=".")
             known.append(stem)
+            full.append(short)
             for name in given:
-                if name == stem or _is_part(short, name):
+                if _is_part(stem, name) or _is_part(short, name):
                     stays[...] = True
             for at in np.ndindex(stays.shape):
                 if at and _named(stem, at) in given:
                     stays[at] = True
                     known.append(_named(stem, at))
         for name in given:
-            if not any(_is_part(stem, name) or stem == name for stem in known):
+            if not any(_is_part(known_name, name) for known_name in (*known, *full)):
                 raise ValueError(f"fixed names {name!r}, which params does not have; {_checks.choices(name, known)}")
+    elif callable(given):
+        keys = [tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in entries]
+        said = [given(path, leaf) for path, (_, leaf) in zip(keys, entries, strict=True)]
+        leaves = [np.full(leaf.shape, bool(stays)) for stays, (_, leaf) in zip(said, entries, strict=True)]
     else:
         _check_names("fixed", given, params)
         leaves = [_bools(given, path, leaf) for path, leaf in entries]
@@ -122,7 +128,7 @@ def _found(given: Any, path: Any) -> Any:
 
 def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
     found = _found(given, path)
-    name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    name = _checks.stem(path)
     if isinstance(found, dict):
         raise ValueError(f"bounds: the {what} of {name} is {_checks.describe_tree(found)}; {_EXPECTED}.")
     default = np.broadcast_to(np.asarray(default, float), leaf.shape)
@@ -149,7 +155,7 @@ def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
 
 def _bools(given: Any, path: Any, leaf: Any) -> np.ndarray:
     found = _found(given, path)
-    name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    name = _checks.stem(path)
     array = np.asarray(False if found is None else found)
     if array.dtype != bool:
         raise TypeError(f"fixed has {_checks.describe(found)} for {name}; expected True, False or names of params.")
@@ -179,7 +185,7 @@ def _check_names(what: str, given: Any, params: Any) -> None:
 
 
 def _check_order(path: Any, start: np.ndarray, lower: np.ndarray, upper: np.ndarray, stay: np.ndarray) -> None:
-    stem = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    stem = _checks.stem(path)
     for wrong, sentence in (
         (lower > upper, "lies above its upper bound"),
         ((lower == np.inf) | (upper == -np.inf), "leaves no room: a lower bound is infinity or an upper one -infinity"),

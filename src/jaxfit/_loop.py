@@ -64,7 +64,7 @@ def run(
     *,
     capacity: int,
     record: tuple[str, ...] = ("loss",),
-    evaluate: Callable[[Any], dict[str, jax.Array]] | None = None,
+    evaluate: Callable[[State], dict[str, jax.Array]] | None = None,
     epoch_capacity: int = 0,
     careful: bool = False,
 ) -> Progress:
@@ -79,7 +79,7 @@ def run(
         span: Which steps.
         capacity: Rows of the history; at least `span.rows - span.start`.
         record: What a row holds: "loss", "gradient_norm", "params"; nothing for a loop without a history.
-        evaluate: Asked once at the end of every epoch, `params -> {name: scalar}`.
+        evaluate: Asked once at the end of every epoch, `state -> {name: array}`.
         epoch_capacity: Rows of the epochs' history.
         careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
             Its norm is then recorded.
@@ -141,7 +141,7 @@ def run(
         running=span.start < span.rows,
         converged=jnp.asarray(False),
         history=_blank_history(problem, source, state.params, key, capacity, record),
-        epochs={} if evaluate is None else _blank(jax.eval_shape(evaluate, state.params), epoch_capacity),
+        epochs={} if evaluate is None else _blank(jax.eval_shape(evaluate, state), epoch_capacity),
     )
     if length is None:
         now = full_steps(None, 0, span.rows, now)
@@ -158,8 +158,8 @@ def run(
     return now._replace(converged=stopped)
 
 
-def _end_epoch(evaluate: Callable[[Any], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:
-    return now._replace(epochs=_write(now.epochs, row, evaluate(now.state.params)))
+def _end_epoch(evaluate: Callable[[State], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:
+    return now._replace(epochs=_write(now.epochs, row, evaluate(now.state)))
 
 
 def _write(table: Any, row: jax.Array, entries: Any) -> Any:

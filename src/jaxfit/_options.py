@@ -94,6 +94,11 @@ def check_together(kind: str, optimizer: Optimizer, given: dict[str, Any]) -> No
                 raise ValueError(f"{name} goes with arrays (x, y); the batches of {what} come as they are.")
     if given["bounds"] is not None or given["fixed"] is not None:
         optimizer.check_bounds()
+    if given["compute_dtype"] is not None and optimizer.needs_full_batch:
+        raise ValueError(
+            f"compute_dtype gives up digits that {type(optimizer).__name__} needs: leave it out, or take an "
+            "optimizer such as Adam."
+        )
     validation, metrics = given["validation"], given["metrics"]
     if kind == "sampler" and validation is not None:
         raise ValueError("validation happens after every epoch, and a sampler has none; give data as arrays (x, y).")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxfit import _small
+from jaxfit import _convolutions, _small
 from jaxfit.losses import _curvature
 
 _LANES = 8  # the parts of a block: on CPU the cores share them
@@ -51,12 +51,14 @@ class Problem(NamedTuple):
     """A model and a loss: all that an optimizer has to know of what it minimises.
 
     Attributes:
-        model: `model(params, x) -> prediction`.
+        model: `model(params, x) -> prediction`, as it is evaluated.
         loss: `loss(prediction, target) -> scalar`.
         sums: Whether the loss is a sum over the samples; otherwise it is their (weighted) mean.
         bounds: The least and the largest params allowed, two pytrees of arrays like them; None for none.
         block: How many samples are handled at once for the Gauss–Newton terms; None for all.
         draws: Whether the model is random, and takes a key at every step.
+        train: How a model is trained that behaves otherwise then, or carries something from step to step:
+            `train(params, carried, x, key) -> (prediction, carried)`; None for a plain function.
     """
 
     model: Callable
@@ -65,6 +67,7 @@ class Problem(NamedTuple):
     bounds: tuple[Any, Any] | None = None
     block: int | None = None
     draws: bool = False
+    train: Callable | None = None
 
     def compared(self, prediction: Any, batch: Batch) -> tuple[Any, Any]:
         """Prediction and target as the loss takes them.
@@ -99,9 +102,20 @@ class Problem(NamedTuple):
         """The loss of a batch, a scalar."""
         return self.score(self.model(params, batch.x), batch)
 
-    def value_and_gradient(self, params: Any, batch: Batch) -> tuple[jax.Array, Any]:
-        """The loss of a batch and its gradient with respect to the params, a pytree like them."""
-        return jax.value_and_grad(self.value)(params, batch)
+    def training_value(self, params: Any, batch: Batch, carried: Any, key: Any) -> tuple[jax.Array, Any]:
+        """The loss of a batch in training, a scalar, and what is carried on to the next step."""
+        if self.train is None:
+            return self.value(params, batch), carried
+        prediction, carried = self.train(params, carried, batch.x, key)
+        return self.score(prediction, batch), carried
+
+    def value_and_gradient(
+        self, params: Any, batch: Batch, carried: Any = (), key: Any = None
+    ) -> tuple[jax.Array, Any, Any]:
+        """The loss of a batch in training, its gradient, a pytree like the params, and what is carried on."""
+        both = _convolutions.in_order(jax.value_and_grad(self.training_value, has_aux=True))
+        (loss, carried), gradient = both(params, batch, carried, key)
+        return loss, gradient, carried
 
     def within(self, params: Any) -> Any:
         """The params, each moved to the nearest that its bounds allow."""

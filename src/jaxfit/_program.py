@@ -10,17 +10,33 @@ import numpy as np
 from jax import random
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _data, _loop, _model, _problem, losses
+from jaxfit import _checks, _compile, _data, _forward, _loop, _model, _modules, _problem, losses
+from jaxfit._fingerprint import fingerprint
+from jaxfit._modules import Network
 from jaxfit._problem import Batch, Problem
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
+
+
+class Held(NamedTuple):
+    """What a module holds beside the params that are fitted.
+
+    Attributes:
+        carried: Batch statistics and other arrays of its own.
+        frozen: The params that stay, in the structure of all params with None for the others.
+        changes: Whether training changes what is carried.
+    """
+
+    carried: Any = ()
+    frozen: Any = ()
+    changes: bool = False
 
 
 class Task(NamedTuple):
     """A fit, checked and ready to run.
 
     Attributes:
-        problem: Model and loss.
+        problem: Model and loss; a module with the arrays that it holds at the start.
         optimizer: Who minimises.
         params: The starting values, a pytree of arrays.
         data: The samples; None where a sampler draws them.
@@ -34,6 +50,11 @@ class Task(NamedTuple):
         seed: The data of the fit's random key.
         key_kind: Its kind.
         meaning: The fingerprint of all functions in the task.
+        network: The module that is the model; None for a function.
+        held: What a module holds beside the params that are fitted.
+        compute_dtype: What training computes in; None for the precision of the params.
+        row_bytes: What the model computes for a sample; 0 where it is given all at once.
+        classes: The shape of a prediction [n, classes, ...] whose loss takes labels; None where it takes none.
     """
 
     problem: Problem
@@ -50,6 +71,11 @@ class Task(NamedTuple):
     seed: Any
     key_kind: str
     meaning: Hashable
+    network: Network | None = None
+    held: Held = Held()
+    compute_dtype: Any = None
+    row_bytes: int = 0
+    classes: tuple[int, ...] | None = None
 
     @property
     def samples(self) -> int:
@@ -74,17 +100,17 @@ def whole(
 ) -> tuple[_loop.Progress, float]:
     """Runs a fit from its start as one program; also gives the seconds that compilation took."""
 
-    def program(leaves, params, bounds, data, validation, seed, span):
+    def program(leaves, params, bounds, held, data, validation, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer = tree.unflatten(leaves)
-        problem = task.problem._replace(bounds=bounds)
+        problem = at(task, bounds, *held)
         source = _source(task, data, key)
-        evaluate = functools.partial(_evaluate, task, data, validation) if task.looks_back else None
+        evaluate = functools.partial(_evaluate, task, optimizer, held, data, validation) if task.looks_back else None
         return _loop.run(
             optimizer,
             problem,
             source,
-            optimizer.init(problem, params),
+            _begun(task, optimizer.init(problem, params), held[0]),
             key,
             span,
             capacity=capacity,
@@ -96,15 +122,15 @@ def whole(
 
     leaves, tree = _numbers(task.optimizer)
     kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity, careful)
-    arguments = (leaves, task.params, task.bounds, task.data, task.validation, task.seed, span)
+    arguments = (leaves, task.params, task.bounds, task.held[:2], task.data, task.validation, task.seed, span)
     return _call(task, task.data, program, kind, *arguments)
 
 
 def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
     """Runs a fit without a history, inside whatever program is being traced."""
     key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
-    problem = task.problem._replace(bounds=task.bounds)
-    state = task.optimizer.init(problem, params)
+    problem = at(task, task.bounds, *task.held[:2])
+    state = _begun(task, task.optimizer.init(problem, params), task.held.carried)
     source = _source(task, task.data, key)
     careful = task.optimizer.needs_full_batch
     # A second-order optimizer has seen its last params; a row more tells whether it had converged there.
@@ -115,34 +141,64 @@ def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
     """The optimizer's state before the first step of a fit whose batches come from outside."""
 
-    def program(leaves, params):
-        return tree.unflatten(leaves).init(task.problem, params)
+    def program(leaves, params, held):
+        return _begun(task, tree.unflatten(leaves).init(at(task, None, *held), params), held[0])
 
     leaves, tree = _numbers(task.optimizer)
-    return _call(task, batch, program, "begin", leaves, task.params)
+    return _call(task, batch, program, "begin", leaves, task.params, task.held[:2])
 
 
 def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
     """One step on a batch that came from outside, or one look at its loss."""
 
-    def program(leaves, state, bounds, batch, seed, span):
+    def program(leaves, state, bounds, held, batch, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         source = _data.Whole(batch)
-        problem = task.problem._replace(bounds=bounds)
+        problem = at(task, bounds, *held)
         return _loop.run(
             tree.unflatten(leaves), problem, source, state, key, span, capacity=1, record=task.record, careful=True
         )
 
     leaves, tree = _numbers(task.optimizer)
-    arguments = (leaves, state, task.bounds, batch, task.seed, span)
+    arguments = (leaves, state, task.bounds, task.held[:2], batch, task.seed, span)
     return _call(task, batch, program, "advance", *arguments)
 
 
-def evaluate(task: Task, params: Any) -> tuple[dict[str, Any], float]:
+def evaluate(task: Task, state: State) -> tuple[dict[str, Any], float]:
     """The validation loss and the metrics, outside the loop."""
-    return _compile.call(
-        functools.partial(_evaluate, task), program_key(task, "evaluate"), task.data, task.validation, params
-    )
+
+    def program(leaves, held, validation, state):
+        return _evaluate(task, tree.unflatten(leaves), held, None, validation, state)
+
+    leaves, tree = _numbers(task.optimizer)
+    return _compile.call(program, program_key(task, "evaluate"), leaves, task.held[:2], task.validation, state)
+
+
+def at(task: Task, bounds: Any, carried: Any, frozen: Any) -> Problem:
+    """The problem of a task inside a program whose arguments are the bounds and what a module holds."""
+    problem, network, dtype = task.problem._replace(bounds=bounds), task.network, task.compute_dtype
+    if network is None:
+        if dtype is None:
+            return problem
+        return problem._replace(
+            train=_modules.computing_in(dtype, lambda params, now, x, _: (problem.model(params, x), now))
+        )
+    training = network.train if dtype is None else _modules.computing_in(dtype, network.train)
+    changes = task.held.changes
+
+    def model(params: Any, x: Any) -> Any:
+        return network.evaluate(carried, _modules.joined(params, frozen), x)
+
+    def train(params: Any, now: Any, x: Any, key: Any) -> tuple[Any, Any]:
+        prediction, after = training(_modules.joined(params, frozen), now if changes else carried, x, key)
+        return prediction, after if changes else ()
+
+    return problem._replace(model=model, train=train)
+
+
+def _begun(task: Task, state: State, carried: Any) -> State:
+    """A state before the first step, with what the model carries from step to step."""
+    return state._replace(carried=carried) if task.held.changes else state
 
 
 def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int | None:
@@ -214,7 +270,7 @@ def sandwich(task: Task, params: Any, held: np.ndarray | None) -> np.ndarray:
     """
     fitted = sum(leaf.size for leaf in jax.tree.leaves(params)) - (0 if held is None else int(held.sum()))
     program = functools.partial(robust_terms, task.problem)
-    key = program_key(task, "sandwich")
+    key = program_key(task, "sandwich"), fingerprint(task.held)
     (curvature, variance), _ = _compile.call(program, key, params, task.data, np.float32(fitted))
     return np.asarray(curvature) / float(variance)
 
@@ -266,7 +322,8 @@ def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
 
 def program_key(task: Task, kind: Hashable) -> tuple[Hashable, ...]:
     """All that decides what a program of a task computes, beside shapes."""
-    return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind)
+    flags = task.problem.draws, task.held.changes, task.row_bytes
+    return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind, flags)
 
 
 def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
@@ -279,11 +336,19 @@ def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
     return _data.Minibatches(data, task.batch_size, task.shuffle)
 
 
-def _evaluate(task: Task, data: Batch | None, validation: Batch | None, params: Any) -> dict[str, jax.Array]:
+def _evaluate(
+    task: Task, optimizer: Optimizer, held: Any, data: Batch | None, validation: Batch | None, state: State
+) -> dict[str, jax.Array]:
     """What is written down after an epoch."""
     batch, prefix = (data, "") if validation is None else (validation, "validation_")
     assert batch is not None
-    prediction = task.problem.model(params, batch.x)
+    carried, frozen = held
+    problem = at(task, None, state.carried if task.held.changes else carried, frozen)
+    params = optimizer.answer(state)
+    if task.row_bytes:
+        prediction = _forward.predict(functools.partial(problem.model, params), batch.x, task.row_bytes)
+    else:
+        prediction = problem.model(params, batch.x)
     found = {prefix + name: metric(prediction, batch.y) for name, metric in task.metrics.items()}
     if validation is not None:
         found["validation_loss"] = task.problem.score(prediction, batch)
@@ -297,7 +362,8 @@ def check(task: Task, data: Batch | None) -> None:
         TypeError: One cannot be traced, or does not return what it should.
         ValueError: One fails on shapes like these.
     """
-    _model.check_signature("model", task.problem.model, *_model.MODEL)
+    if task.network is None:
+        _model.check_signature("model", task.problem.model, *_model.MODEL)
     _model.check_signature("loss", task.problem.loss, *_model.LOSS)
     for name, metric in task.metrics.items():
         _model.check_signature(f"metrics[{name!r}]", metric, *_model.METRIC)
@@ -310,15 +376,15 @@ def check(task: Task, data: Batch | None) -> None:
         raise TypeError(f"cross_entropy takes one array of labels; y is {_checks.describe_tree(data.y)}.")
     size = task.batch_size
     batch = data if size is None else _first_rows(data, size)
-    prediction = _check_pass(task.problem, task.params, batch)
+    prediction = _check_pass(task, batch)
     if size is not None and task.samples % size:
-        _check_pass(task.problem, task.params, _first_rows(data, task.samples % size))
+        _check_pass(task, _first_rows(data, task.samples % size))
     if task.validation is not None:
-        prediction, batch = _check_pass(task.problem, task.params, task.validation), task.validation
+        prediction, batch = _check_pass(task, task.validation), task.validation
     for name, metric in task.metrics.items():
         value = _model.traced(f"metrics[{name!r}]", metric, prediction, batch.y)
-        if getattr(value, "shape", None) != ():
-            raise TypeError(f"metrics[{name!r}] returns {_checks.describe_tree(value)}; expected a single number.")
+        if not hasattr(value, "shape"):
+            raise TypeError(f"metrics[{name!r}] returns {_checks.describe_tree(value)}; expected a number or an array.")
 
 
 def _first_rows(data: Batch, size: int) -> Batch:
@@ -341,9 +407,13 @@ def _check_sample(sample: Any) -> Batch:
     return Batch(*sample)
 
 
-def _check_pass(problem: Problem, params: Any, batch: Batch) -> Any:
+def _check_pass(task: Task, batch: Batch) -> Any:
     """Checks model and loss on the shapes of a batch; gives the shapes of the prediction."""
-    prediction = _model.traced("model", problem.model, params, batch.x)
+    problem = task.problem
+    name, came = "model", None
+    if task.network is not None:
+        name, came = _model.called(task.network.given), _checks.describe_tree(batch.x)
+    prediction = _model.traced(name, problem.model, task.params, batch.x, came=came)
     pair = f"The model predicts {_checks.describe_tree(prediction)} where y is {_checks.describe_tree(batch.y)}."
     shapes = getattr(prediction, "shape", None), getattr(batch.y, "shape", None)
     if shapes[0] is not None and shapes[1] is not None and shapes[0] != shapes[1]:

@@ -90,9 +90,12 @@ def _params(result: "FitResult") -> list[tuple[str, ...]]:
                 columns.append(("bounds", *ranges))
         return list(zip(*columns, strict=True))
     rows = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(result.params):
-        array = np.asarray(leaf)
-        name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
+    entries = jax.tree_util.tree_leaves_with_path(result.params)
+    fixed = [np.False_] * len(entries) if result.fixed is None else jax.tree.leaves(result.fixed)
+    for (path, leaf), stays in zip(entries, fixed, strict=True):
+        array = np.asarray(leaf, np.float64)
+        name = _checks.stem(path)
+        name += " (fixed)" * bool(stays.all())
         rows.append((name, str(array.shape), f"{array.mean():.4g}", f"{array.std():.4g}"))
     return [("", "shape", "mean", "deviation"), *rows, ("", f"{size:,} numbers in all", "", "")]
 
@@ -233,7 +236,7 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
     facts += [
         (name.replace("_", " "), f"{values[-1]:.6g}, after the last epoch")
         for name, values in result.history.items()
-        if name not in ("loss", "params", "gradient_norm") and len(values)
+        if name not in ("loss", "params", "gradient_norm") and np.ndim(values) == 1 and len(values)
     ]
     if result.data is not None:
         lengths = [leaf.shape[0] for leaf in jax.tree.leaves(result.data[1])]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxfit import _compile, _inputs, _model, _report
+from jaxfit import _checks, _compile, _forward, _inputs, _model, _report
 from jaxfit._fingerprint import fingerprint
 from jaxfit._inference import Evidence
+from jaxfit._modules import Network
 from jaxfit._problem import Batch
 from jaxfit._status import Status
 from jaxfit._uncertainty import Uncertainty
@@ -36,7 +37,8 @@ class FitResult(Uncertainty):
             epoch.
         compile_seconds: Seconds spent on compilation: 0.0 where an equal fit had been compiled before.
         run_seconds: Seconds spent on the rest.
-        model: The model.
+        model: The model; of a flax module a copy with the fitted params, in evaluation mode, to call with x.
+        model_state: What a module carries beside its params (batch statistics), a nested dict; empty for functions.
         optimizer: The optimizer that ran.
         data: The data that are in memory, as (x, y), not copied; None for a fit to samples or a stream.
         start: The starting values, NumPy arrays.
@@ -53,16 +55,19 @@ class FitResult(Uncertainty):
     history: dict[str, Any]
     compile_seconds: float
     run_seconds: float
-    model: Callable
     optimizer: Optimizer
     start: Any
     _batch: Batch | None
     _sampler: Callable | None
     _wide: bool
     _weigh: Callable[[], Evidence | None]
+    _function: Callable  # (params, x) -> prediction
+    _rebuild: Callable[[], Any]
     loss_function: Callable | None = None
     bounds: tuple[Any, Any] | None = None
     fixed: Any = None
+    model_state: Any = dataclasses.field(default_factory=dict)
+    _network: Network | None = None
     _again: Callable[[Any, Any], "FitResult"] | None = None  # the same fit from other params, some of them fixed there
 
     @functools.cached_property
@@ -70,6 +75,11 @@ class FitResult(Uncertainty):
         """What a second-order optimizer knows of the fit at its end; None from the others."""
         with self.precision():
             return self._weigh()
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The model; of a flax module a copy with the fitted params, in evaluation mode, to call with x."""
+        return self._rebuild()
 
     @property
     def data(self) -> tuple[Any, Any] | None:
@@ -82,7 +92,7 @@ class FitResult(Uncertainty):
         return self.status.ok
 
     def predict(self, x: Any) -> Any:
-        """The model's prediction at new points.
+        """The model's prediction at new points; a module's in evaluation mode, and in batches where x is large.
 
         Args:
             x: What the model takes, as in the data: a pytree of arrays [n, ...].
@@ -96,14 +106,26 @@ class FitResult(Uncertainty):
         """
         with self.precision():
             x = _inputs.features(x, self._wide)
+            if self._network is not None:
+                self._check_axes(x)
+                meaning, evaluate = self._network.meaning, self._network.evaluate
+                return _forward.predict_blocks(meaning, evaluate, self.params, self.model_state, x)
             prediction, _ = _compile.call(
-                self.model,
-                ("predict", fingerprint(self.model)),
+                self._function,
+                ("predict", fingerprint(self._function)),
                 self.params,
                 x,
-                check=lambda: _model.traced("model", self.model, self.params, x),
+                check=lambda: _model.traced("model", self._function, self.params, x),
             )
             return jax.device_get(prediction) if self._wide else prediction
+
+    def _check_axes(self, x: Any) -> None:
+        """Raises ValueError where a module is given a sample without the axis of samples, which it may take too."""
+        fitted = jax.tree.leaves(self._batch.x) if self._batch is not None else []
+        for mine, leaf in zip(fitted, jax.tree.leaves(x), strict=False):
+            if leaf.ndim == mine.ndim - 1 and leaf.shape == mine.shape[1:]:
+                shape = ", ".join(map(str, ("n", *mine.shape[1:])))
+                raise ValueError(f"x is {_checks.describe(leaf)}; expected samples, [{shape}]: give x[None] for one.")
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which this fit ran: 64 bits where it needed them."""

@@ -18,6 +18,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from jaxfit import _checks, _compile, _program, _small, losses
+from jaxfit._fingerprint import fingerprint
 from jaxfit._problem import GaussNewton, Problem
 from jaxfit._program import Task
 from jaxfit.losses import _curvature
@@ -135,6 +136,7 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
     # is part of that trace alone, and under a scoped `enable_x64`, JAX 0.10 confuses the precisions of programs that it
     # differentiates operation by operation.
     key = (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma)
+    key = key if task.network is None else (*key, fingerprint(task.held))
     kept = whole if _is_scoped("jax_enable_x64") or _is_enclosing(task) else _kept(jax.jit(whole), key)
     flat, loss, taken, converged, covariance = kept(arrays)
     return TracedResult(unravel(flat), loss, taken, converged, covariance, task.problem.model)
@@ -150,7 +152,8 @@ def _is_scoped(name: str) -> bool:
 
 
 def _is_enclosing(task: Task) -> bool:
-    return is_traced(task.problem.model, task.problem.loss, task.sampler)
+    model = task.problem.model if task.network is None else task.held[:2]
+    return is_traced(model, task.problem.loss, task.sampler)
 
 
 def _kept(program: Callable, key: Hashable) -> Callable:

@@ -26,10 +26,10 @@ class Uncertainty(Goodness):
 
     if TYPE_CHECKING:  # what a result has
         loss: float
-        model: Callable
         bounds: tuple[Any, Any] | None
         fixed: Any
         _wide: bool
+        _function: Callable
         _again: Callable[[Any, Any], Any] | None
 
         def precision(self) -> contextlib.AbstractContextManager: ...
@@ -249,13 +249,13 @@ class Uncertainty(Goodness):
         with self.precision():
             x = _inputs.features(x, self._wide)
             (prediction, variance, untold), _ = _compile.call(
-                lambda params, x, root, silent: _bands.spread(self.model, params, x, root, silent),
-                ("spread", fingerprint(self.model)),
+                lambda params, x, root, silent: _bands.spread(self._function, params, x, root, silent),
+                ("spread", fingerprint(self._function)),
                 self.params,
                 x,
                 evidence.root,
                 evidence.silent,
-                check=lambda: _model.traced("model", self.model, self.params, x),
+                check=lambda: _model.traced("model", self._function, self.params, x),
             )
         if any(np.iscomplexobj(leaf) for leaf in jax.tree.leaves(prediction)):
             raise ValueError("the prediction is complex, and so has no band; ask for those of its parts.")
@@ -287,8 +287,8 @@ class Uncertainty(Goodness):
 
     def _loss_sum(self, params: Any) -> float:
         """The sum of the losses at other params, as the evidence has it at those of the fit."""
-        problem = Problem(self.model, functools.partial(self.loss_function, reduction="sum"), True)  # type: ignore[arg-type]
-        key = "loss sum", fingerprint(self.model), fingerprint(self.loss_function)
+        problem = Problem(self._function, functools.partial(self.loss_function, reduction="sum"), True)  # type: ignore[arg-type]
+        key = "loss sum", fingerprint(self._function), fingerprint(self.loss_function)
         with self.precision():
             return float(_compile.call(problem.value, key, params, self._batch)[0])
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _POINTS_DRAWN = 5_000  # beyond that, points only cover each other
 _MANY = 300  # points that need to be small and pale
 _CURVE_POINTS = 400
+_CLASSES_COUNTED = 12  # with more, counts in a confusion matrix are too small to read
 # What a prediction says of y where the loss takes it for a logarithm or a logit.
 _MEANS = {"poisson_nll": np.exp, "binary_cross_entropy_with_logits": lambda logit: 1 / (1 + np.exp(-logit))}
 
@@ -26,7 +27,8 @@ def plot(result: "FitResult") -> "Figure":
 
     Data of one variable are drawn with the fitted curve, and after a second-order fit with its 95 % confidence band;
     below, for squared errors, the residuals with the same error bars. Other fits have their loss at every step beside
-    the picture. Data of more variables are drawn as prediction against observation.
+    the picture. Data of more variables are drawn as prediction against observation, those of a classifier as its
+    confusion matrix; metrics have a panel of their own.
 
     Args:
         result: What `fit` returned.
@@ -49,7 +51,7 @@ def plot(result: "FitResult") -> "Figure":
         upper.set_xlabel("")
         _draw_residuals(lower, result, data)
         return figure
-    panels = [panel for panel in (_draw_fit, _draw_loss) if panel is not _draw_fit or data is not None]
+    panels: list[Any] = [_draw_fit] * (data is not None) + [_draw_loss] + [_draw_metrics] * bool(_metrics(result))
     figure = Figure(figsize=(5.2 * len(panels), 3.9), layout="constrained")
     for index, panel in enumerate(panels):
         panel(figure.add_subplot(1, len(panels), index + 1), result, data)
@@ -85,7 +87,9 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
     loss, options = _checks.unwrapped(result.loss_function)
     mean = _MEANS.get(getattr(loss, "__name__", ""), np.asarray) if options.get("log_input", True) else np.asarray
     prediction = mean(np.asarray(result.predict(x)))
-    if prediction.shape != y.shape:  # class scores against labels: nothing to draw them on
+    if prediction.shape[:1] == y.shape and prediction.ndim == 2 and y.dtype.kind in "iub":
+        _draw_classes(axes, result, prediction, y)
+    elif prediction.shape != y.shape:  # nothing to draw them on
         axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
     elif _is_curve(data):
@@ -108,6 +112,23 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
         axes.plot(y.ravel(), prediction.ravel(), "o", color="C0", **_dots(y.size))
         axes.set(xlabel="observed y", ylabel="prediction", title=f"{name_of(result.model)} against data")
         axes.legend(frameon=False)
+
+
+def _draw_classes(axes: "Axes", result: "FitResult", scores: Any, labels: Any) -> None:
+    """The confusion matrix: of the samples of each class, the share that is taken for each."""
+    classes = scores.shape[1]
+    counts, known = np.zeros((classes, classes), int), (labels >= 0) & (labels < classes)  # others are ignored labels
+    np.add.at(counts, (labels[known].astype(int), scores[known].argmax(1)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if classes <= _CLASSES_COUNTED:
+        axes.set(xticks=range(classes), yticks=range(classes))
+        for (true, taken), count in np.ndenumerate(counts):
+            colour = "white" if shares[true, taken] > 0.5 else "0.3"
+            axes.text(taken, true, str(count) if count else "", ha="center", va="center", fontsize=7, color=colour)
+    right = float(np.trace(counts) / max(counts.sum(), 1))
+    title = f"{name_of(result.model)} on its data: {right:.1%} right"
+    axes.set(xlabel="predicted class", ylabel="class", title=title)
 
 
 def _draw_residuals(axes: "Axes", result: "FitResult", data: Any) -> None:
@@ -134,11 +155,26 @@ def _dots(points: int) -> dict[str, Any]:
     return {"ms": 4, "alpha": 0.7, "mew": 0} if points <= _MANY else {"ms": 2, "alpha": 0.3, "mew": 0}
 
 
+def _metrics(result: "FitResult") -> dict[str, Any]:
+    """What was computed after every epoch, as far as it is one number."""
+    apart = ("loss", "gradient_norm", "params", "validation_loss")
+    return {name: values for name, values in result.history.items() if name not in apart and np.ndim(values) == 1}
+
+
+def _draw_metrics(axes: "Axes", result: "FitResult", data: Any) -> None:
+    del data
+    for name, values in _metrics(result).items():
+        axes.plot(np.arange(1, len(values) + 1), values, ".-", label=name.replace("_", " "))
+    axes.set(xlabel="epoch", title="Metrics")
+    axes.legend(frameon=False)
+
+
 def _draw_loss(axes: "Axes", result: "FitResult", data: Any) -> None:
     del data
     losses = np.append(result.history["loss"], result.loss)
-    axes.plot(losses, color="C0", lw=1, marker="o" if len(losses) == 1 else None, label="loss")
     epochs = result.history.get("validation_loss", ())
+    width, alpha = (0.8, 0.6) if len(epochs) else (1.0, 1.0)  # losses of batches jump about
+    axes.plot(losses, color="C0", lw=width, alpha=alpha, marker="o" if len(losses) == 1 else None, label="loss")
     if len(epochs):
         per_epoch = (len(losses) - 1) / len(epochs)
         axes.plot(per_epoch * np.arange(1, len(epochs) + 1), epochs, "C1.-", label="validation loss")

@@ -28,6 +28,8 @@ class Adam(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -67,6 +69,8 @@ class AdamW(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -103,6 +107,8 @@ class Adamax(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -139,6 +145,8 @@ class NAdam(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -177,6 +185,8 @@ class RAdam(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.

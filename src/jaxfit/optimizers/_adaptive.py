@@ -22,6 +22,8 @@ class RMSprop(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -66,6 +68,8 @@ class Adagrad(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -111,6 +115,8 @@ class Adadelta(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.
@@ -150,6 +156,8 @@ class Rprop(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this; it changes no sign.
         clip_value: Cuts every entry of the gradient to at most this in absolute value; it changes no sign.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.

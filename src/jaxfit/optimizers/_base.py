@@ -37,10 +37,12 @@ class State(NamedTuple):
     Attributes:
         params: The params now.
         inner: What the optimizer remembers (momenta, counts).
+        carried: What the model itself carries from step to step (running statistics); nothing for a plain function.
     """
 
     params: Any
     inner: Any
+    carried: Any = ()
 
 
 def number(
@@ -81,6 +83,10 @@ class Optimizer(abc.ABC):
     @abc.abstractmethod
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One step from `state` on one batch; `key` feeds whatever is random in it."""
+
+    def answer(self, state: State) -> Any:
+        """The params that a fit which ends in this state hands back."""
+        return state.params
 
     @property
     def default_steps(self) -> int | None:
@@ -160,7 +166,7 @@ class Optimizer(abc.ABC):
         """The call that makes this value again, without what is at its default; a learning rate is always told."""
         fields = sorted(dataclasses.fields(self), key=lambda field: field.kw_only is True)
         shown = [f for f in fields if f.name == "learning_rate" or getattr(self, f.name) is not f.default]
-        entries = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in shown)
+        entries = ", ".join(f"{f.name}={_shown(getattr(self, f.name))}" for f in shown)
         return f"{type(self).__name__}({entries})"
 
     def tree_flatten(self):
@@ -189,6 +195,14 @@ class Optimizer(abc.ABC):
         for name, value in (*zip(names, leaves, strict=True), *static):
             object.__setattr__(self, name, value)
         return self
+
+
+def _shown(value: Any) -> str:
+    """A hyperparameter as one would write it; a schedule by the name of the function that made it."""
+    if not callable(value):
+        return repr(value)
+    name = getattr(value, "__qualname__", type(value).__name__).partition(".<locals>")[0]
+    return f"<{name}>"
 
 
 def is_off(value: ArrayLike | tuple | None) -> bool:

@@ -6,12 +6,13 @@ all share, and gradient descent; the others are in `_adam.py` and `_adaptive.py`
 """
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxfit import _checks
 from jaxfit._problem import Batch, Problem
 from jaxfit.optimizers._base import Info, Optimizer, State, flag, is_off, number
 
@@ -20,10 +21,10 @@ Schedule = optax.Schedule
 
 
 def optax_step(
-    transformation: optax.GradientTransformation, problem: Problem, state: State, batch: Batch
+    transformation: optax.GradientTransformation, problem: Problem, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Info]:
     """One step of any optax transformation: loss and gradient, then its update."""
-    value, gradient = problem.value_and_gradient(state.params, batch)
+    value, gradient, carried = problem.value_and_gradient(state.params, batch, state.carried, key)
     # Extra arguments are for those that search along a line or look at the loss; the others ignore them.
     updates, inner = optax.with_extra_args_support(transformation).update(
         gradient,
@@ -31,10 +32,10 @@ def optax_step(
         state.params,
         value=value,
         grad=gradient,
-        value_fn=lambda params: problem.value(params, batch),
+        value_fn=lambda params: problem.training_value(params, batch, state.carried, key)[0],
     )
     params = optax.apply_updates(state.params, updates)
-    return State(params, inner), Info(value, optax.tree.norm(gradient), converged=False)
+    return State(params, inner, carried), Info(value, optax.tree.norm(gradient), converged=False)
 
 
 class Optax(Optimizer):
@@ -51,8 +52,21 @@ class Optax(Optimizer):
 
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One update of the transformation."""
-        del key
-        return optax_step(self.transformation, problem, state, batch)
+        return optax_step(self.transformation, problem, state, batch, key)
+
+
+class Averaged(NamedTuple):
+    """What an optimizer remembers that averages the params.
+
+    Attributes:
+        inner: What the update rule remembers.
+        average: The average, a pytree like the params.
+        begun: Whether there has been an update, a bool scalar.
+    """
+
+    inner: Any
+    average: Any
+    begun: jax.Array
 
 
 class FirstOrder(Optimizer):
@@ -65,11 +79,24 @@ class FirstOrder(Optimizer):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm over all params exceeds this; before clip_value.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move: batches of 16 with
+            `accumulate=4` make the updates of batches of 64 and need the memory of 16. Clipping and learning-rate
+            schedules see the averaged gradients. What is left over at the end of a fit moves nothing.
+        ema_decay: Makes the fit's params an exponential moving average of those that it went through: after each update
+            `average = ema_decay * average + (1 - ema_decay) * params`, from the params after the first. The loss in
+            the history is that of the moving params; validation and metrics are those of the average. The same as
+            `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn(ema_decay)`.
     """
 
     maximize: bool = flag(default=False, kw_only=True)
     clip_norm: Number | None = number(default=None, kw_only=True)
     clip_value: Number | None = number(default=None, kw_only=True)
+    accumulate: int = flag(default=1, kw_only=True, kinds=(int,))
+    ema_decay: Number | None = number(default=None, below=1.0, kw_only=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        _checks.count(f"{type(self).__name__}: accumulate", self.accumulate)
 
     @abc.abstractmethod
     def transformation(self) -> optax.GradientTransformation:
@@ -83,17 +110,35 @@ class FirstOrder(Optimizer):
             parts.append(optax.clip(self.clip_value))
         if self.maximize:
             parts.append(optax.scale(-1.0))
-        return _at_least_float32(optax.chain(*parts, self.transformation()))
+        rule = _at_least_float32(optax.chain(*parts, self.transformation()))
+        if self.accumulate == 1:
+            return rule
+        return cast(optax.GradientTransformation, optax.MultiSteps(rule, self.accumulate).gradient_transformation())
 
     def init(self, problem: Problem, params: Any) -> State:
         """The state before the first step."""
         del problem
-        return State(params, self._whole().init(params))
+        inner = self._whole().init(params)
+        return State(params, inner if is_off(self.ema_decay) else Averaged(inner, params, jnp.asarray(False)))
 
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One update."""
-        del key
-        return optax_step(self._whole(), problem, state, batch)
+        if self.ema_decay is None or is_off(self.ema_decay):
+            return optax_step(self._whole(), problem, state, batch, key)
+        remembered = state.inner
+        after, info = optax_step(self._whole(), problem, state._replace(inner=remembered.inner), batch, key)
+        updated = after.inner.mini_step == 0 if self.accumulate > 1 else jnp.asarray(True)
+        decay = jnp.where(updated, jnp.where(remembered.begun, self.ema_decay, 0.0), 1.0)
+        average = jax.tree.map(
+            lambda old, new: (decay * old + (1 - decay) * new).astype(new.dtype),
+            remembered.average,
+            problem.within(after.params),
+        )
+        return after._replace(inner=Averaged(after.inner, average, remembered.begun | updated)), info
+
+    def answer(self, state: State) -> Any:
+        """The params that the fit hands back: their average where it was asked for."""
+        return state.params if is_off(self.ema_decay) else state.inner.average
 
 
 class SGD(FirstOrder):
@@ -108,6 +153,8 @@ class SGD(FirstOrder):
         maximize: Whether the loss is made as large as possible instead of small.
         clip_norm: Scales the gradient down where its Euclidean norm exceeds this.
         clip_value: Cuts every entry of the gradient to at most this in absolute value.
+        accumulate: Over how many steps gradients are averaged before the params move, at least 1.
+        ema_decay: Makes the fit's params an exponential moving average, with this decay in [0, 1).
 
     Raises:
         TypeError: A hyperparameter is not a number.

@@ -102,12 +102,12 @@ class LBFGS(Optimizer):
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One step along the quasi-Newton direction, as far as the line search goes; none where converged."""
         del key
-        params, inner = state
+        params, inner = state.params, state.inner
         precision = jnp.finfo(inner.value.dtype).eps
         value, gradient = lax.cond(
             jnp.isfinite(inner.value),
             lambda: (inner.value, inner.gradient),
-            lambda: optax.tree.cast_like(problem.value_and_gradient(params, batch), (inner.value, inner.gradient)),
+            lambda: optax.tree.cast_like(problem.value_and_gradient(params, batch)[:2], (inner.value, inner.gradient)),
         )
         direction, memory = self._memory().update(gradient, inner.memory, params)
         blank = self._memory().init(params)

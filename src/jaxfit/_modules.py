@@ -1,0 +1,299 @@
+"""Flax modules as pure functions: all that the library knows of `flax.nnx` and `flax.linen`.
+
+A module is split once into its structure and its arrays. The structure belongs to the program that is compiled; the
+arrays travel as plain pytrees and are merged with it inside the trace, so no step walks through an object in Python.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from jaxfit import _checks, _compile, _model
+from jaxfit._fingerprint import fingerprint
+
+_INITIAL_STREAM = 0xFFFFFFFD  # the number of a step never gets there
+# What authors call the switch between training and evaluation, and whether it is on in training.
+_SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+_SWITCHES |= {"inference": False, "eval_mode": False}
+
+
+class Network(NamedTuple):
+    """A module as pure functions of its arrays.
+
+    Attributes:
+        train: `train(params, carried, x, key) -> (prediction, carried)`, in training mode.
+        evaluate: `evaluate(carried, params, x) -> prediction`, in evaluation mode.
+        rebuild: `rebuild(carried, params) -> module`: a copy of the user's with these arrays, in evaluation mode.
+        params: Its trainable arrays, a nested dict.
+        carried: All its other arrays (batch statistics, constants), a nested dict.
+        meaning: What the functions compute, as a key.
+        given: The user's module.
+    """
+
+    train: Callable
+    evaluate: Callable
+    rebuild: Callable
+    params: Any
+    carried: Any
+    meaning: Hashable
+    given: Any
+
+
+def adapt(model: Any, params: Any, x: Any, seed: tuple[Any, str]) -> Network:
+    """A flax module as pure functions.
+
+    Args:
+        model: An `nnx.Module` or a `linen.Module`.
+        params: Arrays to start from in place of the module's own; for linen its variables; None for none.
+        x: What it is called with: a pytree of arrays or of their shapes.
+        seed: The data and the kind of the key that a linen module's initial values come from.
+
+    Raises:
+        TypeError: A linen module is called with something that its flag for training cannot be found in.
+        ValueError: It has no params, or those given do not fit.
+    """
+    found = _of_nnx(model, params) if _model.kind(model) == "nnx" else _of_linen(model, params, x, seed)
+    if not jax.tree.leaves(found.params):
+        name = type(model).__name__
+        raise ValueError(
+            f"model is a {name} without params, so there is nothing to fit; give it a layer such as Linear."
+        )
+    return found
+
+
+# -- nnx ------------------------------------------------------------------------------------------------------------
+
+
+def _of_nnx(module: Any, params: Any) -> Network:
+    from flax import nnx
+
+    if not callable(module):
+        raise TypeError(f"model is a {type(module).__name__} without __call__; expected a module to call with x.")
+    graph, weights, draws, rest = _split(module)
+    call = type(module).__call__
+    on, off = _keywords(call, training=True), _keywords(call, training=False)
+
+    def merged(params: Any, carried: Any, draws: Any, *, training: bool) -> Any:
+        found = nnx.merge(graph, nnx.State(params), nnx.State(draws), nnx.State(carried))
+        return _in_mode(found, training=training)
+
+    def train(params: Any, carried: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
+        model = merged(params, carried, _drawn(draws, key), training=True)
+        prediction = model(x, **on)
+        return prediction, _kept(carried, _split(model)[3])
+
+    def evaluate(carried: Any, params: Any, x: Any) -> Any:
+        return merged(params, carried, _drawn(draws, random.key(0)), training=False)(x, **off)
+
+    def rebuild(carried: Any, params: Any) -> Any:
+        return merged(params, carried, draws, training=False)
+
+    if params is not None:
+        params = _checked(params, weights)
+    # The mode that the module is in does not count: it is set in the trace.
+    structure = graph.nodes, [entry for entry in graph.attributes if entry[0] not in _SWITCHES]
+    meaning = fingerprint((structure, call)), jax.tree.structure((draws, rest))
+    return Network(train, evaluate, rebuild, weights if params is None else params, rest, meaning, module)
+
+
+def _in_mode(module: Any, *, training: bool) -> Any:
+    """Sets an nnx module that nobody else has to training or evaluation mode."""
+    from flax import nnx
+
+    modes = {"deterministic": not training, "use_running_average": not training}
+    for _, part in list(nnx.iter_modules(module)):
+        set_view = getattr(part, "set_view", None)
+        if set_view is not None:
+            known = inspect.signature(set_view).parameters
+            set_view(**{name: value for name, value in modes.items() if name in known})
+        for name, value in list(vars(part).items()):
+            if name in _SWITCHES and (value is None or isinstance(value, bool)):
+                setattr(part, name, _SWITCHES[name] == training)
+    return module
+
+
+def _split(module: Any) -> tuple[Any, Any, Any, Any]:
+    """Structure, params, random state and all else of an nnx module; arrays as nested dicts."""
+    from flax import nnx
+
+    graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    params, draws, rest = (nnx.to_pure_dict(nnx.as_pure(state)) for state in states)
+    return graph, params, draws, rest
+
+
+def _drawn(draws: Any, key: jax.Array) -> Any:
+    """The random state of an nnx module at a step: each stream's key from the step's, its count at 0."""
+    leaves, tree = jax.tree.flatten(draws)
+    fresh = []
+    for index, leaf in enumerate(leaves):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            own = random.fold_in(key, index)
+            fresh.append(random.split(own, leaf.shape) if leaf.shape else own)
+        else:
+            fresh.append(jnp.zeros_like(leaf))
+    return tree.unflatten(fresh)
+
+
+# -- linen ----------------------------------------------------------------------------------------------------------
+
+
+def _of_linen(module: Any, variables: Any, x: Any, seed: tuple[Any, str]) -> Network:
+    on, off = _keywords(type(module).__call__, training=True), _keywords(type(module).__call__, training=False)
+    trained, still = _switched(module, training=True), _switched(module, training=False)
+    meaning = fingerprint(_skeleton(module))
+    if variables is None:
+        data, impl = seed
+        # Of x only the first sample is looked at, and that only by modules whose initial values depend on data.
+        first = jax.tree.map(
+            lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype) if _is_shape(leaf) else leaf[:1], x
+        )
+
+        def initial(data: Any, x: Any) -> Any:
+            key = random.fold_in(random.wrap_key_data(data, impl=impl), _INITIAL_STREAM)
+            return still.init(_streams(key), x, **off)
+
+        check = functools.partial(
+            _model.traced, _model.called(module), initial, data, first, came=_checks.describe_tree(first)
+        )
+        variables, _ = _compile.call(initial, ("linen variables", meaning, impl), data, first, check=check)
+    params, carried = _sorted(variables, type(module).__name__)
+
+    def train(params: Any, carried: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
+        found = trained.apply({"params": params, **carried}, x, rngs=_streams(key), mutable=list(carried), **on)
+        prediction, after = found
+        return prediction, _kept(carried, after)
+
+    def evaluate(carried: Any, params: Any, x: Any) -> Any:
+        return still.apply({"params": params, **carried}, x, rngs=_streams(random.key(0)), **off)
+
+    def rebuild(carried: Any, params: Any) -> Any:
+        bound = still.bind({"params": params, **carried}, rngs=_streams(random.key(0)))
+        return functools.partial(bound, **off) if off else bound
+
+    return Network(train, evaluate, rebuild, params, carried, meaning, module)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    """Linen's random streams; those with other names fall back to that of the params."""
+    return {"params": random.fold_in(key, 0), "dropout": random.fold_in(key, 1)}
+
+
+def _switched(module: Any, *, training: bool) -> Any:
+    """A linen module whose fields say whether it trains."""
+    names = {field.name for field in dataclasses.fields(module)} & _SWITCHES.keys()
+    return module.clone(**{name: _SWITCHES[name] == training for name in names}) if names else module
+
+
+def _sorted(variables: Any, name: str) -> tuple[Any, Any]:
+    """A linen module's variables as params and all else, as JAX arrays."""
+    if not (hasattr(variables, "items") and "params" in variables):
+        came = ", ".join(map(repr, variables)) if hasattr(variables, "items") else _checks.describe(variables)
+        raise ValueError(
+            f"params of a linen module are its variables, as {name}.init(key, x) gives them, a dict with the entry "
+            f"'params'; came {came or 'no variables: the module has no params'}."
+        )
+    plain = {key: _plain(value) for key, value in variables.items()}
+    return plain.pop("params"), plain
+
+
+def _plain(tree: Any) -> Any:
+    """Nested dicts of JAX arrays, out of flax's frozen ones."""
+    return {key: _plain(value) for key, value in tree.items()} if hasattr(tree, "items") else jnp.asarray(tree)
+
+
+def _skeleton(value: Any) -> Any:
+    """What a linen module is, without what changes while it is bound and called."""
+    if _model.kind(value) == "linen":
+        fields = {
+            field.name: _skeleton(getattr(value, field.name, None))
+            for field in dataclasses.fields(value)
+            if field.name not in ("parent", "name")
+        }
+        return type(value), value.name, fields
+    if isinstance(value, (tuple, list)):
+        return type(value), [_skeleton(entry) for entry in value]
+    if hasattr(value, "items"):
+        return {key: _skeleton(entry) for key, entry in value.items()}
+    return value
+
+
+# -- both -----------------------------------------------------------------------------------------------------------
+
+
+def joined(params: Any, frozen: Any) -> Any:
+    """All params of a module, of those that are fitted and those that stay; each has None where the other has arrays.
+
+    Args:
+        params: A pytree.
+        frozen: The same with the other leaves; () for none.
+    """
+    if frozen == ():
+        return params
+    return jax.tree.map(
+        lambda mine, other: other if mine is None else mine, params, frozen, is_leaf=lambda leaf: leaf is None
+    )
+
+
+def parted(params: Any, stays: Any) -> tuple[Any, Any]:
+    """Params whose leaves `stays`, a pytree of bools like them, lets go, and those that it holds; None elsewhere."""
+    return (
+        jax.tree.map(lambda leaf, still: None if still else leaf, params, stays),
+        jax.tree.map(lambda leaf, still: leaf if still else None, params, stays),
+    )
+
+
+def computing_in(dtype: Any, train: Callable) -> Callable:
+    """Training that computes in another precision, and keeps params, what is carried and predictions in their own.
+
+    Args:
+        dtype: The floating-point dtype.
+        train: `train(params, carried, x, key) -> (prediction, carried)`.
+    """
+
+    def cast(tree: Any, dtype: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, np.floating) else leaf, tree)
+
+    def lowered(params: Any, carried: Any, x: Any, key: Any) -> tuple[Any, Any]:
+        prediction, carried = train(cast(params, dtype), carried, cast(x, dtype), key)
+        return cast(prediction, jnp.result_type(*jax.tree.leaves(params))), carried
+
+    return lowered
+
+
+def _keywords(call: Callable, *, training: bool) -> dict[str, bool]:
+    """What to call a module with where its `__call__` has a switch for training."""
+    return {name: _SWITCHES[name] == training for name in inspect.signature(call).parameters if name in _SWITCHES}
+
+
+def _kept(before: Any, after: Any) -> Any:
+    """What a module carries after a call, in the structure that it had before: what it only noted down is dropped."""
+    if isinstance(before, dict):
+        return {key: _kept(value, after.get(key, value)) for key, value in before.items()}
+    if jnp.shape(after) != jnp.shape(before):
+        raise ValueError(
+            f"the model changes the shape of what it carries, {_checks.describe(before)} to {_checks.describe(after)}; "
+            "a fit needs the same shapes at every step."
+        )
+    return jnp.asarray(after, before.dtype)
+
+
+def _checked(params: Any, own: Any) -> Any:
+    """Params given in place of an nnx module's own, in whose structure they are."""
+    shapes = [jax.tree.map(np.shape, tree) for tree in (params, own)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"params is {_checks.describe_tree(params)}; expected the structure and shapes of the model's own, "
+            f"{_checks.describe_tree(own)}, such as the params of an earlier result."
+        )
+    return jax.tree.map(jnp.asarray, params)

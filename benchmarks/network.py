@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import statistics
 from typing import Any
 
@@ -13,16 +14,17 @@ from jax import lax, random
 import jaxfit as jf
 from benchmarks.measure import alternating, fresh, missing, row
 
-# Name: widths, samples in a batch, batches in an epoch, epochs.
+# Name: widths, samples in a batch, batches in an epoch, epochs, repeats.
 NETWORKS = {
-    "digits, 64-128-128-10, batches of 64": ((64, 128, 128, 10), 64, 21, 10),
-    "784-512-512-10, batches of 128": ((784, 512, 512, 10), 128, 40, 1),
+    "digits, 64-128-128-10, batches of 64": ((64, 128, 128, 10), 64, 21, 40, 10),
+    "784-512-512-10, batches of 128": ((784, 512, 512, 10), 128, 40, 8, 7),
 }
 RATE, MOMENTUM = 0.01, 0.5
 COLD = """
 import time
 from benchmarks import network
-x, y = network.samples(*network.NETWORKS[{name!r}][:3])
+x, y = network.samples({widths}, {batch}, {batches})
+{before}
 start = time.perf_counter()
 {call}
 print(time.perf_counter() - start)
@@ -39,7 +41,7 @@ def samples(widths, batch, batches):
 def network(widths, seed=0):
     rngs = jf.nn.Rngs(seed)
     layers: list[Any] = []
-    for into, out in zip(widths, widths[1:], strict=False):
+    for into, out in itertools.pairwise(widths):
         layers += [jf.nn.Linear(into, out, rngs=rngs), jf.nn.ReLU()]
     return jf.nn.Sequential(*layers[:-1])
 
@@ -60,7 +62,7 @@ def by_hand(widths, x, y, batch, epochs):
     rng = np.random.default_rng(0)
     start = [
         (rng.uniform(-1, 1, (into, out)).astype(np.float32) / into**0.5, np.zeros(out, np.float32))
-        for into, out in zip(widths, widths[1:], strict=False)
+        for into, out in itertools.pairwise(widths)
     ]
 
     def loss(params, x, y):
@@ -89,7 +91,7 @@ def by_torch(widths, x, y, batch, epochs):
     """The loop of the tutorials, the data in memory; gives the function that runs it."""
     torch = importlib.import_module("torch")  # a peer, not a dependency: the type checker need not find it
     layers = []
-    for into, out in zip(widths, widths[1:], strict=False):
+    for into, out in itertools.pairwise(widths):
         layers += [torch.nn.Linear(into, out), torch.nn.ReLU()]
     net, loss = torch.nn.Sequential(*layers[:-1]), torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
@@ -112,7 +114,7 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     rows, notes = [], []
     if note := missing("torch"):
         notes.append(note)
-    for name, (widths, batch, batches, epochs) in NETWORKS.items():
+    for name, (widths, batch, batches, epochs, repeats) in NETWORKS.items():
         epochs = 1 if quick else epochs
         x, y = samples(widths, batch, batches)
         calls = {
@@ -123,7 +125,7 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
             calls["torch eager"] = by_torch(widths, x, y, batch, epochs)
         for call in calls.values():
             call()
-        seconds = alternating(calls, 2 if quick else 15)
+        seconds = alternating(calls, 2 if quick else repeats)
         steps = batches * epochs
         for who, times in seconds.items():
             rows.append(row(f"{name}, a step, {who}", [time / steps for time in times]))
@@ -131,13 +133,13 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
                 pairs = [other / ours for other, ours in zip(times, seconds["jaxfit"], strict=True)]
                 rows[-1]["ratio"] = statistics.median(pairs)
                 rows[-1]["note"] = f"{rows[-1]['ratio']:.3g} times jaxfit's"
-    name = next(iter(NETWORKS))
-    widths, batch, *_ = NETWORKS[name]
+    widths, batch, batches, *_ = next(iter(NETWORKS.values()))
+    given = {"widths": widths, "batch": batch, "batches": batches}
     first = {
-        "jaxfit": f"network.by_jaxfit(network.network({widths}), x, y, {batch}, 1)",
-        "lax.scan by hand": f"network.by_hand({widths}, x, y, {batch}, 1)()",
+        "jaxfit": (f"net = network.network({widths})", f"network.by_jaxfit(net, x, y, {batch}, 1)"),
+        "lax.scan by hand": ("", f"network.by_hand({widths}, x, y, {batch}, 1)()"),
     }
-    for who, call in first.items():
-        times = fresh(COLD.format(name=name, call=call), 1 if quick else 3)
-        rows.append(row(f"digits, one epoch, {who}, first call after import, with compilation", times))
+    for who, (before, call) in first.items():
+        times = fresh(COLD.format(before=before, call=call, **given), 1 if quick else 3)
+        rows.append(row(f"digits, first epoch, {who}, with compilation", times))
     return rows, notes

@@ -34,7 +34,14 @@ MOMENTUM = {"lr": 0.05, "momentum": 0.9}
 RUNS = {
     "line": Run((("Linear", 1, 1),), NUMBERS, 3 * NUMBERS, "sum", "SGD", {"lr": 0.01, "momentum": 0.5}, 1, 100),
     "two layers": Run(
-        (("Linear", 1, 10), ("Linear", 10, 1)), NUMBERS, 3 * NUMBERS, "mse", "SGD", {"lr": 0.01, "momentum": 0.01}, 1, 300
+        (("Linear", 1, 10), ("Linear", 10, 1)),
+        NUMBERS,
+        3 * NUMBERS,
+        "mse",
+        "SGD",
+        {"lr": 0.01, "momentum": 0.01},
+        1,
+        300,
     ),
     "classifier": Run(
         (("Linear", 4, 8), ("Tanh",), ("Linear", 8, 8), ("ReLU",), ("Linear", 8, 3)),

@@ -17,6 +17,8 @@ from jaxfit._problem import Batch, Problem
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
 
+_HASTY_OPERATIONS = 2e11  # some seconds on two cores, of which a hasty program loses a twentieth
+
 
 class Held(NamedTuple):
     """What a module holds beside the params that are fitted.
@@ -123,7 +125,7 @@ def whole(
     leaves, tree = _numbers(task.optimizer)
     kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity, careful)
     arguments = (leaves, task.params, task.bounds, task.held[:2], task.data, task.validation, task.seed, span)
-    return _call(task, task.data, program, kind, *arguments)
+    return _call(task, task.data, program, kind, *arguments, rows=capacity)
 
 
 def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
@@ -292,7 +294,9 @@ def observations(task: Task) -> tuple[Any, Any]:
     return (1 if task.problem.sums else total), count
 
 
-def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *arguments: Any) -> tuple[Any, float]:
+def _call(
+    task: Task, data: Batch | None, program: Callable, kind: Hashable, *arguments: Any, rows: int = 1
+) -> tuple[Any, float]:
     """Calls a program of a task, and says so where it is the optimizer that cannot be traced."""
     checked = False
 
@@ -301,17 +305,27 @@ def _call(task: Task, data: Batch | None, program: Callable, kind: Hashable, *ar
         check(task, data)
         checked = True
 
-    at_once = (task.data and task.samples) if task.batch_size is None else task.batch_size
-    options = None if task.problem.block is None else _compile.LEAN
-    if sum(leaf.size for leaf in jax.tree.leaves(task.params)) <= 1_000 and (at_once or 0) <= 10_000:
-        options = _compile.HASTY
     try:
-        return _compile.call(program, program_key(task, kind), *arguments, check=check_first, options=options)
+        return _compile.call(
+            program, program_key(task, kind), *arguments, check=check_first, options=_haste(task, rows)
+        )
     except (TypeError, ValueError, AttributeError) as error:
         if not checked:
             raise
         # Model, loss and metrics have been traced one by one already: what is left is the optimizer.
         raise TypeError(_model.complaint("optimizer", error, came=f"these params, {task.optimizer!r}")) from error
+
+
+def _haste(task: Task, rows: int) -> Any:
+    """How to compile a program that takes up to so many steps: hastily where the compilation takes longer than it."""
+    params = sum(leaf.size for leaf in jax.tree.leaves(task.params))
+    at_once = task.batch_size or (0 if task.data is None else task.samples)
+    if params <= 1_000 and at_once <= 10_000:
+        return _compile.HASTY
+    # Two operations a param and sample forward, four backward: an estimate, too low for convolutions.
+    if not task.optimizer.in_blocks and at_once and 6 * params * at_once * rows <= _HASTY_OPERATIONS:
+        return _compile.HASTY
+    return None if task.problem.block is None else _compile.LEAN
 
 
 def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:

@@ -55,18 +55,19 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def stem(path: Any, name: str = "params") -> str:
-    """What a report calls a leaf of a pytree; a path of positions alone says little without what they are in.
-
-    The list that a Sequential of flax keeps its layers in is left out: `0.kernel`, as torch has `0.weight`.
-    """
-    keys = [getattr(key, "key", None) for key in path]
-    kept = [
-        key
-        for key, mine, below in zip(path, keys, [*keys[1:], None], strict=True)
-        if not (mine == "layers" and isinstance(below, int))
-    ]
-    full = jax.tree_util.keystr(tuple(kept), simple=True, separator=".")
+    """What a report calls a leaf of a pytree; a path of positions alone says little without what they are in."""
+    full = dotted(path)
     return f"{name}[{full}]" if full.isdigit() else full or name
+
+
+def dotted(path: Any) -> str:
+    """The keys that lead to a leaf of a pytree, as `features.0.kernel`.
+
+    The list that a Sequential of flax keeps its layers in is left out, as in torch's `features.0.weight`.
+    """
+    keys = [getattr(key, "key", None) for key in path] + [None]
+    kept = [key for at, key in enumerate(path) if not (keys[at] == "layers" and isinstance(keys[at + 1], int))]
+    return jax.tree_util.keystr(tuple(kept), simple=True, separator=".")
 
 
 def unwrapped(function: Any) -> tuple[Any, dict[str, Any]]:

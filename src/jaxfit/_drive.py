@@ -63,9 +63,11 @@ class Ended(NamedTuple):
         return Status.COMPLETED, f"Took all {self.steps} steps."
 
 
-def _loss_failure(losses: Any, found: float, step: int) -> str:
+def _loss_failure(task: Task, losses: Any, found: float, step: int) -> str:
     if step == 0:
-        return f"The loss is {found} at the starting params."
+        # Labels in memory have been looked at; those that a sampler draws have not.
+        labels = " Labels out of range make it so too." if task.classes is not None and task.data is None else ""
+        return f"The loss is {found} at the starting params.{labels}"
     return f"The loss went from {losses[0]:.4g} to {losses[step - 1]:.4g} and was {found} after step {step}."
 
 
@@ -113,7 +115,7 @@ def _once(task: Task, steps: int) -> Ended:
     losses = np.asarray(progress.history["loss"])
     loss, state, failure = float(losses[taken]), progress.state, None
     if not math.isfinite(loss):
-        failure = _loss_failure(losses, loss, taken)
+        failure = _loss_failure(task, losses, loss, taken)
         if taken > 0:
             # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
             taken -= 1
@@ -202,7 +204,7 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
     failure = None
     if not math.isfinite(loss):
         losses = [float(row["loss"][0]) for row in rows]
-        failure = _loss_failure(losses, loss, len(rows))
+        failure = _loss_failure(task, losses, loss, len(rows))
         if rows:
             state, loss = before, losses[-1]
             del rows[-1]

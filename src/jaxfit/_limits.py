@@ -90,9 +90,10 @@ def fixed(given: Any, params: Any) -> Any:
                 if _is_part(stem, name) or _is_part(short, name):
                     stays[...] = True
             for at in np.ndindex(stays.shape):
-                if at and _named(stem, at) in given:
-                    stays[at] = True
-                    known.append(_named(stem, at))
+                for named in {_named(stem, at), _named(short, at)} if at else ():
+                    if named in given:
+                        stays[at] = True
+                        known.append(named)
         for name in given:
             if not any(_is_part(known_name, name) for known_name in (*known, *full)):
                 raise ValueError(f"fixed names {name!r}, which params does not have; {_checks.choices(name, known)}")

@@ -127,7 +127,7 @@ def _layer(error: BaseException) -> str:
     first, last = layers[0], layers[-1]
     path = last.path if kind(last) == "linen" else _path(first, last)
     name = type(last).__name__
-    short = _checks.stem([jax.tree_util.DictKey(key) for key in path or ()], "")
+    short = _checks.dotted([jax.tree_util.DictKey(key) for key in path or ()])
     return f"{short}, {'an' if name[:1] in 'AEIOU' else 'a'} {name}," if path else ""
 
 

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.core import Tracer
 
 from jaxfit import _checks, _compile, _model
 from jaxfit._fingerprint import fingerprint
 
+_NOTHING = "without params, so there is nothing to fit; give it a layer such as"
 _INITIAL_STREAM = 0xFFFFFFFD  # the number of a step never gets there
 # What authors call the switch between training and evaluation, and whether it is on in training.
 _SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
@@ -51,7 +53,7 @@ def adapt(model: Any, params: Any, x: Any, seed: tuple[Any, str]) -> Network:
 
     Args:
         model: An `nnx.Module` or a `linen.Module`.
-        params: Arrays to start from in place of the module's own; for linen its variables; None for none.
+        params: Arrays to start from in place of the module's own, for linen also its variables; None for none.
         x: What it is called with: a pytree of arrays or of their shapes.
         seed: The data and the kind of the key that a linen module's initial values come from.
 
@@ -148,22 +150,13 @@ def _of_linen(module: Any, variables: Any, x: Any, seed: tuple[Any, str]) -> Net
     on, off = _keywords(type(module).__call__, training=True), _keywords(type(module).__call__, training=False)
     trained, still = _switched(module, training=True), _switched(module, training=False)
     meaning = fingerprint(_skeleton(module))
-    if variables is None:
-        data, impl = seed
-        # Of x only the first sample is looked at, and that only by modules whose initial values depend on data.
-        first = jax.tree.map(
-            lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype) if _is_shape(leaf) else leaf[:1], x
-        )
-
-        def initial(data: Any, x: Any) -> Any:
-            key = random.fold_in(random.wrap_key_data(data, impl=impl), _INITIAL_STREAM)
-            return still.init(_streams(key), x, **off)
-
-        check = functools.partial(
-            _model.traced, _model.called(module), initial, data, first, came=_checks.describe_tree(first)
-        )
-        variables, _ = _compile.call(initial, ("linen variables", meaning, impl), data, first, check=check)
-    params, carried = _sorted(variables, type(module).__name__)
+    own = variables if _is_whole(variables) else _initial(still, off, meaning, x, seed)
+    if "params" not in own:
+        raise ValueError(f"model is a {type(module).__name__} {_NOTHING} Dense.")
+    carried = {key: _plain(value) for key, value in own.items()}
+    params = carried.pop("params")
+    if variables is not None and own is not variables:
+        params = _checked(variables, params)
 
     def train(params: Any, carried: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
         found = trained.apply({"params": params, **carried}, x, rngs=_streams(key), mutable=list(carried), **on)
@@ -180,8 +173,30 @@ def _of_linen(module: Any, variables: Any, x: Any, seed: tuple[Any, str]) -> Net
     return Network(train, evaluate, rebuild, params, carried, meaning, module)
 
 
-def _is_shape(leaf: Any) -> bool:
-    return isinstance(leaf, jax.ShapeDtypeStruct)
+def _is_whole(variables: Any) -> bool:
+    """Whether these are all variables of a linen module, not its params alone."""
+    return hasattr(variables, "items") and "params" in variables
+
+
+def _initial(module: Any, keywords: dict[str, bool], meaning: Hashable, x: Any, seed: tuple[Any, str]) -> Any:
+    """The variables that a linen module begins with, in a program that is compiled once."""
+    data, impl = seed
+
+    def program(data: Any, x: Any) -> Any:
+        key = random.fold_in(random.wrap_key_data(jnp.asarray(data), impl=impl), _INITIAL_STREAM)
+        return module.init(_streams(key), x, **keywords)
+
+    def one(leaf: Any) -> Any:
+        """The first sample: of x only that is looked at, and only by modules whose initial values depend on data."""
+        return np.zeros((1, *leaf.shape[1:]), leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf[:1]
+
+    first = jax.tree.map(one, x)
+    came = _checks.describe_tree(first)
+    check = functools.partial(_model.traced, _model.called(module), program, data, first, came=came)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((data, first))):
+        check()
+        return program(data, first)
+    return _compile.call(program, ("linen variables", meaning, impl), data, first, check=check)[0]
 
 
 def _streams(key: jax.Array) -> dict[str, jax.Array]:
@@ -193,18 +208,6 @@ def _switched(module: Any, *, training: bool) -> Any:
     """A linen module whose fields say whether it trains."""
     names = {field.name for field in dataclasses.fields(module)} & _SWITCHES.keys()
     return module.clone(**{name: _SWITCHES[name] == training for name in names}) if names else module
-
-
-def _sorted(variables: Any, name: str) -> tuple[Any, Any]:
-    """A linen module's variables as params and all else, as JAX arrays."""
-    if not (hasattr(variables, "items") and "params" in variables):
-        came = ", ".join(map(repr, variables)) if hasattr(variables, "items") else _checks.describe(variables)
-        raise ValueError(
-            f"params of a linen module are its variables, as {name}.init(key, x) gives them, a dict with the entry "
-            f"'params'; came {came or 'no variables: the module has no params'}."
-        )
-    plain = {key: _plain(value) for key, value in variables.items()}
-    return plain.pop("params"), plain
 
 
 def _plain(tree: Any) -> Any:

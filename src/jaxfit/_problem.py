@@ -109,8 +109,12 @@ class Problem(NamedTuple):
         prediction, carried = self.train(params, carried, batch.x, key)
         return self.score(prediction, batch), carried
 
-    def value_and_gradient(
-        self, params: Any, batch: Batch, carried: Any = (), key: Any = None
+    def value_and_gradient(self, params: Any, batch: Batch) -> tuple[jax.Array, Any]:
+        """The loss of a batch and its gradient with respect to the params, a pytree like them."""
+        return self.training_value_and_gradient(params, batch, (), None)[:2]
+
+    def training_value_and_gradient(
+        self, params: Any, batch: Batch, carried: Any, key: Any
     ) -> tuple[jax.Array, Any, Any]:
         """The loss of a batch in training, its gradient, a pytree like the params, and what is carried on."""
         both = _convolutions.in_order(jax.value_and_grad(self.training_value, has_aux=True))

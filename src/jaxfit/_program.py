@@ -394,7 +394,7 @@ def check(task: Task, data: Batch | None) -> None:
     if size is not None and task.samples % size:
         _check_pass(task, _first_rows(data, task.samples % size))
     if task.validation is not None:
-        prediction, batch = _check_pass(task, task.validation), task.validation
+        prediction, batch = _check_pass(task, task.validation, training=False), task.validation
     for name, metric in task.metrics.items():
         value = _model.traced(f"metrics[{name!r}]", metric, prediction, batch.y)
         if not hasattr(value, "shape"):
@@ -421,13 +421,17 @@ def _check_sample(sample: Any) -> Batch:
     return Batch(*sample)
 
 
-def _check_pass(task: Task, batch: Batch) -> Any:
+def _check_pass(task: Task, batch: Batch, training: bool = True) -> Any:
     """Checks model and loss on the shapes of a batch; gives the shapes of the prediction."""
     problem = task.problem
     name, came = "model", None
     if task.network is not None:
         name, came = _model.called(task.network.given), _checks.describe_tree(batch.x)
     prediction = _model.traced(name, problem.model, task.params, batch.x, came=came)
+    if training and problem.train is not None:
+        carried = task.held.carried if task.held.changes else ()
+        key = jax.eval_shape(lambda: random.key(0))
+        _model.traced(name, problem.train, task.params, carried, batch.x, key, came=came)
     pair = f"The model predicts {_checks.describe_tree(prediction)} where y is {_checks.describe_tree(batch.y)}."
     shapes = getattr(prediction, "shape", None), getattr(batch.y, "shape", None)
     if shapes[0] is not None and shapes[1] is not None and shapes[0] != shapes[1]:

@@ -17,7 +17,7 @@ from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _program, _small, losses
+from jaxfit import _checks, _compile, _modules, _program, _small, losses
 from jaxfit._fingerprint import fingerprint
 from jaxfit._problem import GaussNewton, Problem
 from jaxfit._program import Task
@@ -36,7 +36,8 @@ class TracedResult:
         converged: Whether the optimizer had nothing left to improve, a bool scalar.
         covariance: The covariance of the params in the order of their leaves, [p, p], NaN for those that are held; None
             from optimizers that know no curvature.
-        model: The model.
+        model_state: What a flax module carries beside its params, a nested dict; empty for functions.
+        model: The model as it was given.
 
     Example:
         >>> import jax
@@ -56,7 +57,9 @@ class TracedResult:
     steps: jax.Array
     converged: jax.Array
     covariance: jax.Array | None
+    model_state: Any
     model: Callable = dataclasses.field(metadata={"static": True})
+    _evaluate: Callable | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def standard_errors(self) -> Any:
@@ -72,6 +75,8 @@ class TracedResult:
 
     def predict(self, x: Any) -> Any:
         """The model's prediction at new points."""
+        if self._evaluate is not None:
+            return self._evaluate(self.model_state, self.params, x)
         return self.model(self.params, x)
 
 
@@ -138,8 +143,13 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
     key = (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma)
     key = key if task.network is None else (*key, fingerprint(task.held))
     kept = whole if _is_scoped("jax_enable_x64") or _is_enclosing(task) else _kept(jax.jit(whole), key)
-    flat, loss, taken, converged, covariance = kept(arrays)
-    return TracedResult(unravel(flat), loss, taken, converged, covariance, task.problem.model)
+    flat, loss, taken, converged, covariance, carried = kept(arrays)
+    params, network = unravel(flat), task.network
+    if network is None:
+        return TracedResult(params, loss, taken, converged, covariance, {}, task.problem.model)
+    params = _modules.joined(params, task.held.frozen)
+    state = carried if task.held.changes else task.held.carried
+    return TracedResult(params, loss, taken, converged, covariance, state, network.given, network.evaluate)
 
 
 def _is_scoped(name: str) -> bool:
@@ -165,22 +175,22 @@ def _kept(program: Callable, key: Hashable) -> Callable:
 
 
 def _run(task: Task, flat: jax.Array, steps: int) -> tuple[jax.Array, Any]:
-    """The params at the end, [p]; the steps taken, and whether it converged."""
+    """The params at the end, [p]; the steps taken, whether it converged, and what the model carries."""
     _, unravel = ravel_pytree(task.params)
     progress = _program.inside(task, unravel(flat), steps)
-    found, _ = ravel_pytree(progress.state.params)
+    found, _ = ravel_pytree(task.optimizer.answer(progress.state))
     if not task.optimizer.default_steps:  # without a stopping rule it takes all its steps, and ends with that
-        return found, (progress.step, jnp.asarray(True))
-    return found, (progress.step - 1, progress.converged)
+        return found, (progress.step, jnp.asarray(True), progress.state.carried)
+    return found, (progress.step - 1, progress.converged, ())
 
 
 def _first_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...]:
     del absolute_sigma
     start, unravel = ravel_pytree(task.params)
-    flat, (taken, converged) = _without_derivative(functools.partial(_run, steps=steps), task)(start)
-    problem = task.problem._replace(bounds=task.bounds)
+    flat, (taken, converged, carried) = _without_derivative(functools.partial(_run, steps=steps), task)(start)
+    problem = _program.at(task, task.bounds, carried if task.held.changes else task.held.carried, task.held.frozen)
     loss = jnp.full((), jnp.nan) if task.data is None else problem.value(unravel(flat), task.data)
-    return flat, loss, taken, converged, None
+    return flat, loss, taken, converged, None, carried
 
 
 def _second_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...]:
@@ -193,10 +203,10 @@ def _second_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ..
 
     assert task.data is not None
     residual = _residual(problem, task.optimizer.penalty, unravel, task.data)
-    flat, (taken, converged) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
+    flat, (taken, converged, _) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
     terms = problem.gauss_newton(flat, unravel, task.data)
     covariance = _covariance(task, terms, flat, absolute_sigma)
-    return flat, terms.loss, taken.astype(jnp.int32), converged > 0, covariance
+    return flat, terms.loss, taken.astype(jnp.int32), converged > 0, covariance, ()
 
 
 def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma: bool) -> jax.Array:

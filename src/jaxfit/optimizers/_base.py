@@ -84,6 +84,11 @@ class Optimizer(abc.ABC):
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One step from `state` on one batch; `key` feeds whatever is random in it."""
 
+    @property
+    def averages(self) -> bool:
+        """Whether what the fit hands back is an average, not the params that the steps start from."""
+        return False
+
     def answer(self, state: State) -> Any:
         """The params that a fit which ends in this state hands back."""
         return state.params

@@ -6,11 +6,12 @@ all share, and gradient descent; the others are in `_adam.py` and `_adaptive.py`
 """
 
 import abc
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxfit import _checks
 from jaxfit._problem import Batch, Problem
@@ -24,7 +25,7 @@ def optax_step(
     transformation: optax.GradientTransformation, problem: Problem, state: State, batch: Batch, key: jax.Array
 ) -> tuple[State, Info]:
     """One step of any optax transformation: loss and gradient, then its update."""
-    value, gradient, carried = problem.value_and_gradient(state.params, batch, state.carried, key)
+    value, gradient, carried = problem.training_value_and_gradient(state.params, batch, state.carried, key)
     # Extra arguments are for those that search along a line or look at the loss; the others ignore them.
     updates, inner = optax.with_extra_args_support(transformation).update(
         gradient,
@@ -111,15 +112,13 @@ class FirstOrder(Optimizer):
         if self.maximize:
             parts.append(optax.scale(-1.0))
         rule = _at_least_float32(optax.chain(*parts, self.transformation()))
-        if self.accumulate == 1:
-            return rule
-        return cast(optax.GradientTransformation, optax.MultiSteps(rule, self.accumulate).gradient_transformation())
+        return rule if self.accumulate == 1 else _accumulated(rule, self.accumulate)
 
     def init(self, problem: Problem, params: Any) -> State:
         """The state before the first step."""
         del problem
         inner = self._whole().init(params)
-        return State(params, inner if is_off(self.ema_decay) else Averaged(inner, params, jnp.asarray(False)))
+        return State(params, Averaged(inner, params, jnp.asarray(False)) if self.averages else inner)
 
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """One update."""
@@ -127,7 +126,7 @@ class FirstOrder(Optimizer):
             return optax_step(self._whole(), problem, state, batch, key)
         remembered = state.inner
         after, info = optax_step(self._whole(), problem, state._replace(inner=remembered.inner), batch, key)
-        updated = after.inner.mini_step == 0 if self.accumulate > 1 else jnp.asarray(True)
+        updated = after.inner.gathered == 0 if self.accumulate > 1 else jnp.asarray(True)
         decay = jnp.where(updated, jnp.where(remembered.begun, self.ema_decay, 0.0), 1.0)
         average = jax.tree.map(
             lambda old, new: (decay * old + (1 - decay) * new).astype(new.dtype),
@@ -136,9 +135,14 @@ class FirstOrder(Optimizer):
         )
         return after._replace(inner=Averaged(after.inner, average, remembered.begun | updated)), info
 
+    @property
+    def averages(self) -> bool:
+        """Whether the fit hands back an average of the params."""
+        return not is_off(self.ema_decay)
+
     def answer(self, state: State) -> Any:
         """The params that the fit hands back: their average where it was asked for."""
-        return state.params if is_off(self.ema_decay) else state.inner.average
+        return state.inner.average if self.averages else state.params
 
 
 class SGD(FirstOrder):
@@ -201,17 +205,58 @@ def scalar(number: float, params: Any) -> jax.Array:
     return jnp.full((), number, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
+def _wide(tree: Any) -> Any:
+    """A pytree with what is in half precision as float32."""
+    return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype in (jnp.float16, jnp.bfloat16) else a, tree)
+
+
 def _at_least_float32(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """Computes in float32 what is in half precision, and keeps the state in the dtypes that it began with."""
 
-    def widen(tree):
-        return jax.tree.map(lambda a: a.astype(jnp.float32) if a.dtype in (jnp.float16, jnp.bfloat16) else a, tree)
-
     def update(updates, state, params=None):
-        updates, new = transformation.update(widen(updates), widen(state), widen(params))
+        updates, new = transformation.update(_wide(updates), _wide(state), _wide(params))
         return updates, optax.tree.cast_like(new, state)
 
     return optax.GradientTransformation(transformation.init, update)
+
+
+class Accumulated(NamedTuple):
+    """What an optimizer remembers that averages gradients over several steps.
+
+    Attributes:
+        inner: What the update rule remembers.
+        total: The sum of the gradients since the last update, a pytree like the params.
+        gathered: How many these are, an int32 scalar.
+    """
+
+    inner: Any
+    total: Any
+    gathered: jax.Array
+
+
+def _accumulated(rule: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """Moves the params once in so many steps, by the mean of their gradients.
+
+    `optax.MultiSteps` does the same, but sums in one precision for all and computes the rule at every step.
+    """
+
+    def init(params):
+        return Accumulated(rule.init(params), optax.tree.zeros_like(_wide(params)), jnp.int32(0))
+
+    def update(updates, state, params=None):
+        total = jax.tree.map(jnp.add, state.total, updates)
+
+        def move():
+            mean = jax.tree.map(lambda t, u: (t / every).astype(u.dtype), total, updates)
+            moved, inner = rule.update(mean, state.inner, params)
+            return moved, Accumulated(inner, optax.tree.zeros_like(total), jnp.int32(0))
+
+        still = optax.tree.zeros_like(jax.eval_shape(lambda: move()[0]))
+        return lax.cond(
+            state.gathered == every - 1, move, lambda: (still, Accumulated(state.inner, total, state.gathered + 1))
+        )
+
+    return optax.GradientTransformation(init, update)
 
 
 def _clip_norm(limit: Number) -> optax.GradientTransformation:

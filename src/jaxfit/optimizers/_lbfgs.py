@@ -107,7 +107,7 @@ class LBFGS(Optimizer):
         value, gradient = lax.cond(
             jnp.isfinite(inner.value),
             lambda: (inner.value, inner.gradient),
-            lambda: optax.tree.cast_like(problem.value_and_gradient(params, batch)[:2], (inner.value, inner.gradient)),
+            lambda: optax.tree.cast_like(problem.value_and_gradient(params, batch), (inner.value, inner.gradient)),
         )
         direction, memory = self._memory().update(gradient, inner.memory, params)
         blank = self._memory().init(params)

@@ -60,14 +60,24 @@ def check(task: Task, meaning: Any, nature: _forward.Nature | None) -> tuple[int
     if nature is None:
         if task.data is None:
             return None
-        function = "function", meaning
-        nature = _forward.look(function, lambda _, params, x: model(params, x), None, task.params, (), task.data.x)
+
+        def evaluate(_: Any, params: Any, x: Any, key: Any) -> Any:
+            del key
+            return model(params, x)
+
+        nature = _forward.look(("function", meaning), evaluate, None, task.params, (), task.data.x)
     step, why = _WRONG_STEP.get(name, ("", ""))
     if step and nature.ending == step:
         warnings.warn(f"The model ends in {step}, and {why}", FitWarning, stacklevel=3)
     shape = getattr(nature.prediction, "shape", ())
     if name not in _LABELS or len(shape) < 2:
         return None
+    y = task.data and task.data.y
+    if len(shape) > 2 and getattr(y, "shape", ())[1:] == shape[1:-1] != shape[2:]:
+        raise ValueError(
+            f"{name} has the classes along axis 1, and the model predicts [n, {', '.join(map(str, shape[1:]))}] where "
+            f"y is {_checks.describe(y)}: end the model with jnp.moveaxis(prediction, -1, 1)."
+        )
     for batch, where in ((task.data, "y"), (task.validation, "y of validation")):
         if batch is not None:
             labels(loss, batch.y, shape, where)

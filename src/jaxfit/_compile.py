@@ -127,7 +127,8 @@ def _kind(leaf: Any) -> Hashable:
     if isinstance(leaf, np.ndarray):
         return leaf.shape, leaf.dtype
     if isinstance(leaf, jax.Array):
-        if not leaf.committed and not leaf.weak_type:
+        weak = getattr(leaf, "weak_type", False)  # an array of keys has none
+        if not leaf.committed and not weak:
             return leaf.shape, leaf.dtype  # the same to a program as a NumPy array
-        return leaf.shape, leaf.dtype, leaf.weak_type, leaf.sharding if leaf.committed else None
+        return leaf.shape, leaf.dtype, weak, leaf.sharding if leaf.committed else None
     return type(leaf)

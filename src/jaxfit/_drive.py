@@ -65,9 +65,11 @@ class Ended(NamedTuple):
 
 def _loss_failure(task: Task, losses: Any, found: float, step: int) -> str:
     if step == 0:
-        # Labels in memory have been looked at; those that a sampler draws have not.
-        labels = " Labels out of range make it so too." if task.classes is not None and task.data is None else ""
-        return f"The loss is {found} at the starting params.{labels}"
+        # Labels in memory have been looked at; those that a sampler draws have not, and indices never.
+        drawn = task.classes is not None and task.data is None
+        indices = task.data is not None and any(leaf.dtype.kind in "iu" for leaf in jax.tree.leaves(task.data.x))
+        more = " Labels or indices out of range make it so too." if drawn or (indices and task.network) else ""
+        return f"The loss is {found} at the starting params.{more}"
     return f"The loss went from {losses[0]:.4g} to {losses[step - 1]:.4g} and was {found} after step {step}."
 
 
@@ -119,7 +121,8 @@ def _once(task: Task, steps: int) -> Ended:
         if taken > 0:
             # The fit is a function of the number of its steps: run anew, it stops where the loss was still finite.
             taken -= 1
-            loss, state = float(losses[taken]), run(taken, careful)[0].state
+            progress = run(taken, careful)[0]
+            loss, state = float(np.asarray(progress.history["loss"])[taken]), progress.state
     elif careful and not np.isfinite(np.asarray(progress.history["gradient_norm"])[taken]):
         failure = _gradient_failure(loss, taken)
     return Ended(
@@ -206,8 +209,10 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         losses = [float(row["loss"][0]) for row in rows]
         failure = _loss_failure(task, losses, loss, len(rows))
         if rows:
-            state, loss = before, losses[-1]
             del rows[-1]
+            look = _span(len(rows), len(rows), len(rows) + 1)
+            progress = counted(_program.advance(task, before, batch, look)) if task.optimizer.averages else None
+            state, loss = before, losses[-1] if progress is None else float(progress.history["loss"][0])
     elif not sound:
         failure = _gradient_failure(loss, len(rows))
     return Ended(

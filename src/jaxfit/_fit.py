@@ -11,6 +11,7 @@ import optax
 from jaxfit import (
     _checks,
     _classes,
+    _compile,
     _drive,
     _inputs,
     _limits,
@@ -142,6 +143,8 @@ def fit(
     if guessed:
         params = _guess(model, data, kind)
     network = None
+    if isinstance(model, functools.partial) and _model.kind(model.func) is not None:
+        model = model.func  # what binds a module's switch, as a fitted one's does
     if _model.kind(model) is not None:
         network = _networks.prepare(model, params, data, kind, batch_size, seed)
         params, data = network.params, network.data
@@ -155,7 +158,8 @@ def fit(
     traced = _traced.is_traced(*arrays, loss, *([network.carried] if network else [model]))
     if traced and kind == "stream":
         raise TypeError("an iterable of batches cannot be run inside jit, vmap or grad; give data as arrays (x, y).")
-    start = _inputs.params(params, data, widen=chosen.is_second_order and network is None, traced=traced)
+    widen = chosen.is_second_order and (network is None or _compile.setting("jax_enable_x64"))
+    start = _inputs.params(params, data, widen=widen, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
     fitted, held, still = start.tree, Held(), stays
     if network is not None:
@@ -186,7 +190,7 @@ def fit(
             network=network and network.network,
             held=held,
             compute_dtype=dtype,
-            row_bytes=network.nature.row_bytes if network else 0,
+            row_bytes=_networks.block_bytes(network, look) if network and (look or metrics) else 0,
         )
         task = task._replace(problem=_program.at(task, None, *held[:2]))
         if traced:

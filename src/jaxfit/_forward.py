@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from jaxfit import _checks, _compile, _convolutions, _model
+from jaxfit import _checks, _compile, _convolutions, _model, _problem
 
 _BLOCK_BYTES = 1 << 28  # of what a model computes for the samples that it is given at once
 # Operations that hand on the numbers that they are given.
@@ -22,6 +23,7 @@ class Nature(NamedTuple):
         row_bytes: At most so many bytes are computed for a sample.
         ending: What the prediction comes out of last, "Softmax" or "Sigmoid"; None for anything else.
         draws: Whether it is random in training.
+        unsteady: Whether it is random in evaluation too.
         changes: Whether something that it carries changes in training.
     """
 
@@ -30,6 +32,7 @@ class Nature(NamedTuple):
     ending: str | None
     draws: bool = False
     changes: bool = False
+    unsteady: bool = False
 
 
 def look(
@@ -45,8 +48,8 @@ def look(
 
     Args:
         meaning: What it is, as a key.
-        evaluate: `evaluate(carried, params, x) -> prediction`.
-        train: `train(params, carried, x, key) -> (prediction, carried)`; None where that is the same.
+        evaluate: `evaluate(carried, params, x, key) -> prediction`.
+        train: `train(params, carried, x, key) -> (prediction, carried)`; None for a function, or where nobody asks.
         params: Its params, a pytree of arrays.
         carried: What it carries.
         x: A batch of x, arrays or their shapes.
@@ -62,12 +65,13 @@ def look(
 
     def make() -> Nature:
         came = _checks.describe_tree(x)
-        closed, prediction = _model.traced(name, evaluate, carried, params, x, came=came, by=_program)
+        step = jax.eval_shape(lambda: jax.random.key(0))
+        closed, prediction = _model.traced(name, evaluate, carried, params, x, step, came=came, by=_program)
         jaxpr = closed.jaxpr
         nature = Nature(prediction, max(_bytes(jaxpr) // jax.tree.leaves(x)[0].shape[0], 1), _ending(jaxpr))
+        nature = nature._replace(unsteady=jaxpr.invars[-1] in _live(jaxpr))
         if train is None:
             return nature
-        step = jax.eval_shape(lambda: jax.random.key(0))
         closed, _ = _model.traced(name, train, params, carried, x, step, came=came, by=_program)
         jaxpr, number = closed.jaxpr, len(jax.tree.leaves(carried))
         first = len(jax.tree.leaves(params))
@@ -144,7 +148,24 @@ def predict(model: Callable, x: Any, row_bytes: int) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, rest)
 
 
-def predict_blocks(meaning: Hashable, evaluate: Callable, params: Any, carried: Any, x: Any) -> Any:
+def is_row_by_row(meaning: Hashable, evaluate: Callable, params: Any, carried: Any, x: Any) -> bool:
+    """Whether a prediction for a sample depends on that sample alone, tried on a few samples."""
+    rows = jax.tree.leaves(x)[0].shape[0]
+    few = np.unique(np.linspace(0, rows - 1, 16).astype(int))[: 2 * (rows // 2)]
+
+    def program(carried: Any, params: Any, few: Any) -> Any:
+        return _problem.is_row_by_row(lambda params, x: evaluate(carried, params, x), params, few)
+
+    try:
+        chosen = jax.tree.map(lambda leaf: leaf[few], x)
+        return bool(_compile.call(program, ("rows", meaning), carried, params, chosen, options=_compile.HASTY)[0])
+    except Exception:  # what it returns has no rows, or it cannot be given a few samples
+        return False
+
+
+def predict_blocks(
+    meaning: Hashable, evaluate: Callable, params: Any, carried: Any, x: Any, name: str = "model"
+) -> Any:
     """A module's prediction for any number of samples, program by program: memory holds a block, x may lie on disk.
 
     Args:
@@ -153,9 +174,18 @@ def predict_blocks(meaning: Hashable, evaluate: Callable, params: Any, carried: 
         params: Its params.
         carried: What it carries.
         x: A pytree of arrays [n, ...].
+        name: What it is called in messages.
+
+    Raises:
+        ValueError: x is empty, or the model fails on its shape.
     """
-    nature = look(meaning, evaluate, None, params, carried, x)
-    rows, size = jax.tree.leaves(x)[0].shape[0], rows_at_once(nature.row_bytes)
+    rows = jax.tree.leaves(x)[0].shape[0]
+    if rows == 0:
+        raise ValueError(f"x is {_checks.describe_tree(x)}, which is empty; expected at least one sample.")
+    nature = look(meaning, evaluate, None, params, carried, x, name)
+    size = rows_at_once(nature.row_bytes)
+    if rows > size and not is_row_by_row(meaning, evaluate, params, carried, x):
+        size = rows  # samples that are seen together stay together
     # The last block reaches back to be full: a block of another length would be another program.
     starts = [*range(0, rows - size, size), max(rows - size, 0)]
     found = []

@@ -23,16 +23,18 @@ _NOTHING = "without params, so there is nothing to fit; give it a layer such as"
 _INITIAL_STREAM = 0xFFFFFFFD  # the number of a step never gets there
 # What authors call the switch between training and evaluation, and whether it is on in training.
 _SWITCHES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
-_SWITCHES |= {"inference": False, "eval_mode": False}
+_SWITCHES |= {"inference": False, "eval_mode": False, "is_train": True}
 
 
 class Network(NamedTuple):
     """A module as pure functions of its arrays.
 
     Attributes:
-        train: `train(params, carried, x, key) -> (prediction, carried)`, in training mode.
-        evaluate: `evaluate(carried, params, x) -> prediction`, in evaluation mode.
-        rebuild: `rebuild(carried, params) -> module`: a copy of the user's with these arrays, in evaluation mode.
+        train: `train(params, carried, x, key, still) -> (prediction, carried)`, in training mode but for the parts of
+            an nnx module at the paths `still`.
+        evaluate: `evaluate(carried, params, x, key) -> prediction`, in evaluation mode.
+        rebuild: `rebuild(carried, params) -> module`: a copy of the user's with these arrays, in evaluation mode; a
+            partial of it where its `__call__` has a switch.
         params: Its trainable arrays, a nested dict.
         carried: All its other arrays (batch statistics, constants), a nested dict.
         meaning: What the functions compute, as a key.
@@ -82,42 +84,53 @@ def _of_nnx(module: Any, params: Any) -> Network:
     call = type(module).__call__
     on, off = _keywords(call, training=True), _keywords(call, training=False)
 
-    def merged(params: Any, carried: Any, draws: Any, *, training: bool) -> Any:
+    def merged(params: Any, carried: Any, draws: Any, *, training: bool, still: tuple[Any, ...] = ()) -> Any:
         found = nnx.merge(graph, nnx.State(params), nnx.State(draws), nnx.State(carried))
-        return _in_mode(found, training=training)
+        return _in_mode(found, training=training, still=still)
 
-    def train(params: Any, carried: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
-        model = merged(params, carried, _drawn(draws, key), training=True)
+    def train(params: Any, carried: Any, x: Any, key: Any, still: tuple[Any, ...] = ()) -> tuple[Any, Any]:
+        model = merged(params, carried, _drawn(draws, key), training=True, still=still)
         prediction = model(x, **on)
         return prediction, _kept(carried, _split(model)[3])
 
-    def evaluate(carried: Any, params: Any, x: Any) -> Any:
-        return merged(params, carried, _drawn(draws, random.key(0)), training=False)(x, **off)
+    def evaluate(carried: Any, params: Any, x: Any, key: Any = None) -> Any:
+        key = random.key(0) if key is None else key
+        return merged(params, carried, _drawn(draws, key), training=False)(x, **off)
 
     def rebuild(carried: Any, params: Any) -> Any:
-        return merged(params, carried, draws, training=False)
+        found = merged(params, carried, draws, training=False)
+        return functools.partial(found, **off) if off else found
 
     if params is not None:
         params = _checked(params, weights)
     # The mode that the module is in does not count: it is set in the trace.
-    structure = graph.nodes, [entry for entry in graph.attributes if entry[0] not in _SWITCHES]
+    structure = (
+        graph.nodes,
+        [(name, entry) for name, entry in graph.attributes if not _is_switch(name, getattr(entry, "value", entry))],
+    )
     meaning = fingerprint((structure, call)), jax.tree.structure((draws, rest))
     return Network(train, evaluate, rebuild, weights if params is None else params, rest, meaning, module)
 
 
-def _in_mode(module: Any, *, training: bool) -> Any:
-    """Sets an nnx module that nobody else has to training or evaluation mode."""
+def _is_switch(name: Any, value: Any) -> bool:
+    """Whether an attribute of a module says in which mode it is."""
+    return name in _SWITCHES and (value is None or isinstance(value, bool))
+
+
+def _in_mode(module: Any, *, training: bool, still: tuple[Any, ...] = ()) -> Any:
+    """Sets an nnx module that nobody else has to training or evaluation mode; its parts at `still` to the latter."""
     from flax import nnx
 
-    modes = {"deterministic": not training, "use_running_average": not training}
-    for _, part in list(nnx.iter_modules(module)):
+    for path, part in list(nnx.iter_modules(module)):
+        on = training and not any(path[: len(fixed)] == fixed for fixed in still)
+        modes = {"deterministic": not on, "use_running_average": not on}
         set_view = getattr(part, "set_view", None)
         if set_view is not None:
             known = inspect.signature(set_view).parameters
             set_view(**{name: value for name, value in modes.items() if name in known})
         for name, value in list(vars(part).items()):
-            if name in _SWITCHES and (value is None or isinstance(value, bool)):
-                setattr(part, name, _SWITCHES[name] == training)
+            if _is_switch(name, value):
+                setattr(part, name, _SWITCHES[name] == on)
     return module
 
 
@@ -126,8 +139,13 @@ def _split(module: Any) -> tuple[Any, Any, Any, Any]:
     from flax import nnx
 
     graph, *states = nnx.split(module, nnx.Param, nnx.RngState, ...)
-    params, draws, rest = (nnx.to_pure_dict(nnx.as_pure(state)) for state in states)
+    params, draws, rest = (_arrays(nnx.to_pure_dict(nnx.as_pure(state))) for state in states)
     return graph, params, draws, rest
+
+
+def _arrays(tree: Any) -> Any:
+    """A pytree with plain numbers and NumPy arrays as JAX arrays."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.asarray(leaf)), tree)
 
 
 def _drawn(draws: Any, key: jax.Array) -> Any:
@@ -147,10 +165,13 @@ def _drawn(draws: Any, key: jax.Array) -> Any:
 
 
 def _of_linen(module: Any, variables: Any, x: Any, seed: tuple[Any, str]) -> Network:
+    if module.scope is not None:  # bound to its variables, as a fitted one is
+        module, bound = module.unbind()
+        variables = bound if variables is None else variables
     on, off = _keywords(type(module).__call__, training=True), _keywords(type(module).__call__, training=False)
-    trained, still = _switched(module, training=True), _switched(module, training=False)
+    trained, tested = _switched(module, training=True), _switched(module, training=False)
     meaning = fingerprint(_skeleton(module))
-    own = variables if _is_whole(variables) else _initial(still, off, meaning, x, seed)
+    own = variables if _is_whole(variables) else _initial(tested, off, meaning, x, seed)
     if "params" not in own:
         raise ValueError(f"model is a {type(module).__name__} {_NOTHING} Dense.")
     carried = {key: _plain(value) for key, value in own.items()}
@@ -158,16 +179,18 @@ def _of_linen(module: Any, variables: Any, x: Any, seed: tuple[Any, str]) -> Net
     if variables is not None and own is not variables:
         params = _checked(variables, params)
 
-    def train(params: Any, carried: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
+    def train(params: Any, carried: Any, x: Any, key: Any, still: tuple[Any, ...] = ()) -> tuple[Any, Any]:
+        del still
         found = trained.apply({"params": params, **carried}, x, rngs=_streams(key), mutable=list(carried), **on)
         prediction, after = found
         return prediction, _kept(carried, after)
 
-    def evaluate(carried: Any, params: Any, x: Any) -> Any:
-        return still.apply({"params": params, **carried}, x, rngs=_streams(random.key(0)), **off)
+    def evaluate(carried: Any, params: Any, x: Any, key: Any = None) -> Any:
+        streams = _streams(random.key(0) if key is None else key)
+        return tested.apply({"params": params, **carried}, x, rngs=streams, **off)
 
     def rebuild(carried: Any, params: Any) -> Any:
-        bound = still.bind({"params": params, **carried}, rngs=_streams(random.key(0)))
+        bound = tested.bind({"params": params, **carried}, rngs=_streams(random.key(0)))
         return functools.partial(bound, **off) if off else bound
 
     return Network(train, evaluate, rebuild, params, carried, meaning, module)
@@ -204,10 +227,26 @@ def _streams(key: jax.Array) -> dict[str, jax.Array]:
     return {"params": random.fold_in(key, 0), "dropout": random.fold_in(key, 1)}
 
 
-def _switched(module: Any, *, training: bool) -> Any:
-    """A linen module whose fields say whether it trains."""
-    names = {field.name for field in dataclasses.fields(module)} & _SWITCHES.keys()
-    return module.clone(**{name: _SWITCHES[name] == training for name in names}) if names else module
+def _switched(value: Any, *, training: bool) -> Any:
+    """A linen module whose fields, and those of the modules in them, say whether it trains."""
+    inner = functools.partial(_switched, training=training)
+    if _model.kind(value) == "linen":
+        fields = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+            if field.name not in ("parent", "name")
+        }
+        new = {
+            name: _SWITCHES[name] == training if _is_switch(name, field) else inner(field)
+            for name, field in fields.items()
+        }
+        changed = {name: field for name, field in new.items() if field is not fields[name]}
+        return value.clone(**changed) if changed else value
+    if type(value) in (tuple, list):
+        entries = [inner(entry) for entry in value]
+        same = all(new is old for new, old in zip(entries, value, strict=True))
+        return value if same else type(value)(entries)
+    return value
 
 
 def _plain(tree: Any) -> Any:
@@ -248,6 +287,15 @@ def joined(params: Any, frozen: Any) -> Any:
     )
 
 
+def still(frozen: Any, path: tuple[Any, ...] = ()) -> tuple[tuple[Any, ...], ...]:
+    """The paths of the parts of a module all of whose params stay: these evaluate while the others train."""
+    if not isinstance(frozen, dict) or not frozen:
+        return ()
+    if all(leaf is not None for leaf in jax.tree.leaves(frozen, is_leaf=lambda leaf: leaf is None)):
+        return (path,)
+    return tuple(found for key, below in frozen.items() for found in still(below, (*path, key)))
+
+
 def parted(params: Any, stays: Any) -> tuple[Any, Any]:
     """Params whose leaves `stays`, a pytree of bools like them, lets go, and those that it holds; None elsewhere."""
     return (
@@ -283,6 +331,8 @@ def _kept(before: Any, after: Any) -> Any:
     """What a module carries after a call, in the structure that it had before: what it only noted down is dropped."""
     if isinstance(before, dict):
         return {key: _kept(value, after.get(key, value)) for key, value in before.items()}
+    if before is None or jnp.issubdtype(before.dtype, jax.dtypes.prng_key):
+        return None if before is None else after
     if jnp.shape(after) != jnp.shape(before):
         raise ValueError(
             f"the model changes the shape of what it carries, {_checks.describe(before)} to {_checks.describe(after)}; "

@@ -1,6 +1,7 @@
 """What `fit` does first where the model is a flax module: finds out what it is called with, and parts its params."""
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jaxfit import _checks, _forward, _inputs, _model, _modules, _options
 from jaxfit._modules import Network
 from jaxfit._problem import Batch
 from jaxfit._program import Held
+from jaxfit._status import FitWarning
 from jaxfit.optimizers import Optimizer
 
 _EXPECTED = "expected a floating-point dtype such as jnp.bfloat16."
@@ -70,19 +72,38 @@ def prepare(model: Any, params: Any, data: Any, kind: str, batch_size: Any, seed
     else:
         (x, data), size = _first(data), None
     network = _modules.adapt(model, params, x, seed)
+    name = _model.called(model)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size or leaf.shape[0], *leaf.shape[1:]), leaf.dtype), x)
     looked = network.meaning, network.evaluate, network.train, network.params, network.carried, shapes
-    return Prepared(network, _forward.look(*looked, _model.called(model)), data, batch)
+    nature = _forward.look(*looked, name)
+    if nature.unsteady:
+        warnings.warn(
+            f"The {name} draws random numbers in evaluation too, so validation, metrics and predictions have them: let "
+            "one of its attributes, or an argument of its own __call__, be named train or deterministic.",
+            FitWarning,
+            stacklevel=3,
+        )
+    return Prepared(network, nature, data, batch)
+
+
+class _Peeked:
+    """An iterable of batches whose first pass has begun; nothing of it is lost."""
+
+    def __init__(self, data: Any, first: Any, rest: Iterator):
+        self._data, self._begun = data, itertools.chain([first], rest)
+
+    def __iter__(self) -> Iterator:
+        begun, self._begun = self._begun, None
+        return iter(self._data) if begun is None else begun
 
 
 def _first(data: Any) -> tuple[Any, Any]:
-    """X of the first batch of an iterable, and the iterable with nothing missing."""
+    """The x of the first batch of an iterable, and the iterable with nothing missing."""
     batches = iter(data)
     first = next(batches, None)
     if not (isinstance(first, (tuple, list)) and len(first) == 2):
         return jnp.zeros((1, 1)), [] if first is None else [first]  # refused when the batches are dealt
-    x = _inputs.arrays(tuple(first), False, name="batch 0").x
-    return x, itertools.chain([first], batches) if isinstance(data, Iterator) else data
+    return _inputs.arrays(tuple(first), False, name="batch 0").x, _Peeked(data, first, batches)
 
 
 def parted(prepared: Prepared, optimizer: Optimizer, params: Any, stays: Any) -> tuple[Any, Held, Any]:
@@ -118,6 +139,15 @@ def _check_steady(name: str, prepared: Prepared) -> None:
             f"{type(prepared.network.given).__name__}, {what} in training: take an optimizer such as "
             "jaxfit.optimizers.Adam(1e-3)."
         )
+
+
+def block_bytes(prepared: Prepared, validation: Batch | None) -> int:
+    """What a sample takes in a look after an epoch; 0 for a look at all at once, where samples are seen together."""
+    nature, network, look = prepared.nature, prepared.network, validation or prepared.batch
+    if look is None or jax.tree.leaves(look.x)[0].shape[0] <= _forward.rows_at_once(nature.row_bytes):
+        return 0
+    tried = network.meaning, network.evaluate, network.params, network.carried, look.x
+    return nature.row_bytes if _forward.is_row_by_row(*tried) else 0
 
 
 def dtype(given: Any) -> Any:

@@ -17,7 +17,7 @@ from jaxfit._problem import Batch, Problem
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
 
-_HASTY_OPERATIONS = 2e11  # some seconds on two cores, of which a hasty program loses a twentieth
+_HASTY_OPERATIONS = 1e10  # a few tenths of a second on two cores, less than is saved by compiling hastily
 
 
 class Held(NamedTuple):
@@ -185,8 +185,10 @@ def at(task: Task, bounds: Any, carried: Any, frozen: Any) -> Problem:
         return problem._replace(
             train=_modules.computing_in(dtype, lambda params, now, x, _: (problem.model(params, x), now))
         )
-    training = network.train if dtype is None else _modules.computing_in(dtype, network.train)
-    changes = task.held.changes
+    changes, still = task.held.changes, _modules.still(frozen)
+    training = functools.partial(network.train, still=still)
+    if dtype is not None:
+        training = _modules.computing_in(dtype, training)
 
     def model(params: Any, x: Any) -> Any:
         return network.evaluate(carried, _modules.joined(params, frozen), x)

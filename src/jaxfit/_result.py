@@ -109,7 +109,8 @@ class FitResult(Uncertainty):
             if self._network is not None:
                 self._check_axes(x)
                 meaning, evaluate = self._network.meaning, self._network.evaluate
-                return _forward.predict_blocks(meaning, evaluate, self.params, self.model_state, x)
+                name = _model.called(self._network.given)
+                return _forward.predict_blocks(meaning, evaluate, self.params, self.model_state, x, name)
             prediction, _ = _compile.call(
                 self._function,
                 ("predict", fingerprint(self._function)),

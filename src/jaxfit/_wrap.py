@@ -46,7 +46,12 @@ def wrap(
     params, function, network = task.optimizer.answer(ended.state), task.problem.model, task.network
     carried = ended.state.carried if task.held.changes else task.held.carried
     bounds, frozen, rebuild = task.bounds, task.held.frozen, lambda: task.problem.model
+    history = {**ended.history, **ended.epochs}
     if network is not None:
+        if "params" in history:
+            rows = len(ended.history["loss"])
+            stays = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (rows, *leaf.shape)), frozen)
+            history["params"] = _modules.joined(history["params"], stays)
         params = _modules.joined(params, frozen)
         bounds = bounds and tuple(_modules.joined(side, frozen) for side in bounds)
         function = functools.partial(network.evaluate, carried)
@@ -57,7 +62,7 @@ def wrap(
         status=status,
         message=message,
         steps=ended.steps,
-        history={**ended.history, **ended.epochs},
+        history=history,
         compile_seconds=ended.compile_seconds,
         run_seconds=ended.run_seconds,
         model_state=carried if network else {},

@@ -86,9 +86,11 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
     x, y, _ = data
     loss, options = _checks.unwrapped(result.loss_function)
     mean = _MEANS.get(getattr(loss, "__name__", ""), np.asarray) if options.get("log_input", True) else np.asarray
-    prediction = mean(np.asarray(result.predict(x)))
-    if prediction.shape[:1] == y.shape and prediction.ndim == 2 and y.dtype.kind in "iub":
-        _draw_classes(axes, result, prediction, y)
+    raw = np.asarray(result.predict(x))
+    prediction = mean(raw)
+    classes = None if _is_curve(data) else _classes_of(getattr(loss, "__name__", ""), raw, y)
+    if classes is not None:
+        _draw_classes(axes, result, *classes)
     elif prediction.shape != y.shape:  # nothing to draw them on
         axes.text(0.5, 0.5, f"prediction {prediction.shape}\ny {y.shape}", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -112,6 +114,19 @@ def _draw_fit(axes: "Axes", result: "FitResult", data: Any) -> None:
         axes.plot(y.ravel(), prediction.ravel(), "o", color="C0", **_dots(y.size))
         axes.set(xlabel="observed y", ylabel="prediction", title=f"{name_of(result.model)} against data")
         axes.legend(frameon=False)
+
+
+def _classes_of(loss: str, scores: Any, y: Any) -> tuple[Any, Any] | None:
+    """Scores [n, classes] and labels [n] of a classifier; None for what is none."""
+    if scores.ndim == 2 and y.shape == scores.shape[:1] and y.dtype.kind in "iub":
+        return scores, y
+    if loss == "cross_entropy" and scores.ndim == 2 and y.shape == scores.shape:
+        return scores, y.argmax(1)
+    binary = {"binary_cross_entropy": 0.5, "binary_cross_entropy_with_logits": 0.0}
+    if loss in binary and scores.shape == y.shape and y.size == len(y) and np.isin(y, (0, 1)).all():
+        above = scores.ravel() - binary[loss]
+        return np.stack([-above, above], axis=1), y.ravel()
+    return None
 
 
 def _draw_classes(axes: "Axes", result: "FitResult", scores: Any, labels: Any) -> None:

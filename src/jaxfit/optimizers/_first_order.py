@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -92,7 +93,7 @@ class FirstOrder(Optimizer):
     maximize: bool = flag(default=False, kw_only=True)
     clip_norm: Number | None = number(default=None, kw_only=True)
     clip_value: Number | None = number(default=None, kw_only=True)
-    accumulate: int = flag(default=1, kw_only=True, kinds=(int,))
+    accumulate: int = flag(default=1, kw_only=True, kinds=(int, np.integer))
     ema_decay: Number | None = number(default=None, below=1.0, kw_only=True)
 
     def __post_init__(self):

@@ -12,6 +12,9 @@ INPUTS = {  # of torch's layouts
     "by_hand": (4, 2, 6, 6),
     "groups": (3, 4, 10),
     "words": (4, 6),
+    "colours": (2, 3, 4, 4),
+    "pooled": (2, 3, 4, 4),
+    "branches": (2, 1, 3, 3),
 }
 
 
@@ -74,6 +77,15 @@ def network(name):
         def forward(self, x):
             return self.out(self.norm(self.table(x)).mean(1))
 
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide = nn.Conv2d(1, 4, 3, padding=1)
+            self.narrow = nn.Conv2d(1, 2, 1)
+
+        def forward(self, x):
+            return torch.cat([self.wide(x), self.narrow(x), x], 1)
+
     built = {
         "mlp": lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)),
         "nested": Nested,
@@ -96,6 +108,9 @@ def network(name):
             nn.Linear(24, 3),
         ),
         "words": Words,
+        "colours": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.ReLU(), nn.Linear(48, 5)),
+        "pooled": lambda: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(12, 5)),
+        "branches": lambda: nn.Sequential(Branches(), nn.ReLU(), nn.Flatten(), nn.Linear(63, 10)),
     }
     return built[name]().eval()
 

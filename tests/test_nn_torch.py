@@ -103,7 +103,29 @@ def groups(rngs):
     )
 
 
+class Branches(nn.Module):
+    def __init__(self, rngs):
+        self.wide = nn.Conv2d(1, 4, 3, padding=1, rngs=rngs)
+        self.narrow = nn.Conv2d(1, 2, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.concatenate([self.wide(x), self.narrow(x), x], -1)
+
+
+def colours(rngs):
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.ReLU(), nn.Linear(48, 5, rngs=rngs))
+
+
+def pooled(rngs):
+    return nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(rngs=rngs), nn.Linear(12, 5, rngs=rngs))
+
+
+def branches(rngs):
+    return nn.Sequential(Branches(rngs), nn.ReLU(), nn.Flatten(), nn.Linear(63, 10, rngs=rngs))
+
+
 BUILDERS = {"mlp": mlp, "nested": Nested, "cnn": cnn, "by_hand": ByHand, "groups": groups, "words": Words}
+BUILDERS |= {"colours": colours, "pooled": pooled, "branches": branches}
 
 
 def of_shapes(name):
@@ -116,10 +138,10 @@ def built(name):
     return BUILDERS[name](nn.Rngs(0))
 
 
-FLATTENED = {"by_hand": {"fc1": 4}}
+FLATTENED = {"by_hand": {"fc1": 4}, "colours": {"3": 3}, "pooled": {"3": 3}, "branches": {"3": 7}}
 # Small programs, each run once: compiling is what the tests spend their time on.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-IMAGES = {"cnn", "by_hand", "groups"}
+IMAGES = {"cnn", "by_hand", "groups", "colours", "pooled", "branches"}
 
 
 def state_dict(name, found=reference):
@@ -238,14 +260,19 @@ def test_a_normalization_before_the_flatten_tells_the_channels():
 
 
 def test_features_that_no_image_has_stay_in_order():
-    for net, names in (
-        (nnx.Sequential(nn.Flatten(), linear(12, 2)), [1]),
-        (nnx.Sequential(linear(4, 3), nn.Flatten(), linear(12, 2)), [2]),
-        (nnx.Sequential(conv(2, 12, (3, 3)), lambda x: x.mean((1, 2)), nn.Flatten(), linear(12, 2)), [3]),
+    for net, name in (
+        (nnx.Sequential(nnx.relu, nn.Flatten(), linear(16, 2)), 2),
+        (nnx.Sequential(nn.Flatten(), linear(3, 2)), 1),
+        (nnx.Sequential(nn.Flatten(1, 2), linear(12, 2)), 1),
+        (nnx.Sequential(nnx.Embed(5, 4, rngs=RNGS), nn.Flatten(), nn.Dropout(0.5, rngs=RNGS), linear(12, 2)), 3),
+        (nnx.Sequential(layer_norm(4), nn.Flatten(), linear(12, 2)), 2),
+        (nnx.Sequential(conv(2, 1, (3, 3)), nn.MaxPool2d(2), nn.Flatten(), linear(12, 2)), 3),
+        (nnx.Sequential(linear(4, 3), nn.Flatten(), linear(12, 2)), 2),
+        (nnx.Sequential(conv(2, 12, (3, 3)), lambda x: x.mean((1, 2)), nn.Flatten(), linear(12, 2)), 3),
     ):
-        weights = to_torch(net) | dense_entries(names[0], 12)
-        kernel = from_torch(net, weights).layers[names[0]].kernel[...]
-        np.testing.assert_array_equal(kernel.T, weights[f"{names[0]}.weight"])
+        weights = to_torch(net) | dense_entries(name, net.layers[name].in_features)
+        kernel = from_torch(net, weights).layers[name].kernel[...]
+        np.testing.assert_array_equal(kernel.T, weights[f"{name}.weight"])
 
 
 def test_what_is_named_as_flattened_counts():
@@ -263,10 +290,99 @@ def test_what_is_named_as_flattened_counts():
     np.testing.assert_array_equal(kernel.T, channel_last(dense_entries(1, 12)["1.weight"], 3))
 
 
+class Doubled(nn.Conv2d):
+    def __call__(self, x):
+        x = super().__call__(x)
+        return jnp.concatenate([x, x], -1)
+
+
+class Residual(nn.Sequential):
+    def __call__(self, x):
+        return jnp.concatenate([x, super().__call__(x)], -1)
+
+
+def held(*layers):
+    """A network that is no Sequential itself."""
+    return nnx.Dict(head=nnx.Sequential(*layers))
+
+
+# No number stands there as if it were the right one
+UNTOLD = r"'{}' may take a flat image.*do not tell how many.*flattened=\{{'{}': channels\}}; or flattened=\{{\}} "
+RGB = r"'{}' may take a flat image.*For RGB images pass flattened=\{{'{}': 3\}}; .* flattened=\{{\}}\.$"
+
+
+@pytest.mark.parametrize(
+    ("build", "flattened", "message"),
+    [
+        (lambda: nnx.Sequential(nn.Flatten(), linear(48, 5)), {"1": 3}, RGB),
+        (lambda: nnx.Sequential(nn.Flatten(), nnx.relu, nn.Dropout(rngs=RNGS), linear(12, 5)), {"3": 3}, RGB),
+        (
+            lambda: nnx.Sequential(
+                functools.partial(nnx.elu, alpha=2), jnp.tanh, nn.Identity(), nnx.Sequential(nn.ReLU(), nn.Flatten()),
+                linear(12, 5),
+            ),
+            {"4": 3},
+            RGB,
+        ),
+        (lambda: held(nn.Flatten(), linear(12, 5)), {"head.1": 3}, RGB),
+        (lambda: nnx.Sequential(nn.MaxPool2d(2), nn.Flatten(), linear(8, 5)), {"2": 2}, UNTOLD),
+        (lambda: nnx.Sequential(nn.AvgPool2d(2), nn.Flatten(), linear(12, 5)), {"2": 3}, UNTOLD),
+        (lambda: nnx.Sequential(pool, nn.Flatten(), linear(8, 5)), {"2": 2}, UNTOLD),
+        (lambda: nnx.Sequential(layer_norm((2, 2)), nn.Flatten(), linear(8, 5)), {"2": 2}, UNTOLD),
+        (lambda: nnx.Sequential(Branches(nn.Rngs(0)), nn.Flatten(), linear(63, 10)), {"2": 7}, UNTOLD),
+        (lambda: nnx.Sequential(conv(2, 4, (3, 3)), Block(4, nn.Rngs(0)), nn.Flatten(), linear(8, 2)), {"3": 4}, UNTOLD),
+        (lambda: nnx.Sequential(Doubled(2, 4, 3, rngs=RNGS), nn.Flatten(), linear(16, 2)), {"2": 8}, UNTOLD),
+        (lambda: nnx.Sequential(Residual(conv(2, 4, (1, 1))), nn.Flatten(), linear(12, 2)), {"2": 6}, UNTOLD),
+        (lambda: held(conv(2, 4, (3, 3)), Nested(nn.Rngs(0)), nn.Flatten(), linear(9, 2)), {"head.3": 3}, UNTOLD),
+        (
+            lambda: nnx.Dict(stem=conv(2, 4, (3, 3)), head=nnx.Sequential(nn.Flatten(), linear(9, 2))),
+            {"head.1": 3},
+            UNTOLD,
+        ),
+    ],
+)  # fmt: skip
+def test_a_linear_after_a_flatten_of_unknown_channels_is_asked_about(build, flattened, message):
+    (name, channels), net = *flattened.items(), build()
+    for call in (lambda: to_torch(net), lambda: from_torch(net, {})):
+        with pytest.raises(ValueError, match=message.format(name, name)):
+            call()
+    weights = to_torch(net, flattened={})
+    width, outputs = weights[f"{name}.weight"].shape[::-1]
+    weights |= dense_entries(name, width, outputs)
+    same(to_torch(from_torch(net, weights, flattened={}), flattened={}), weights)
+    found = from_torch(net, weights, flattened=flattened)
+    same(to_torch(found, flattened=flattened), weights)
+    in_order = {f"{name}.weight": channel_last(weights[f"{name}.weight"], channels)}
+    same(to_torch(found, flattened={}), weights | in_order)
+
+
+@pytest.mark.parametrize("inputs", [8, 12])
+def test_normalizations_follow_the_linear_that_is_named(inputs):
+    net = nnx.Sequential(nn.Flatten(), batch_norm(inputs), linear(inputs, 2), batch_norm(2))
+    weights = norm_entries(1, inputs) | dense_entries(2, inputs) | norm_entries(3, 2)
+    found = from_torch(net, weights, flattened={"2": 2})
+    np.testing.assert_array_equal(found.layers[1].mean[...], channel_last(weights["1.running_mean"], 2))
+    np.testing.assert_array_equal(found.layers[3].mean[...], weights["3.running_mean"])
+    assert all(np.array_equal(to_torch(found, flattened={"2": 2})[key], array) for key, array in weights.items())
+    found = from_torch(net, weights, flattened={"2": 2, "1": 1})
+    np.testing.assert_array_equal(found.layers[1].mean[...], weights["1.running_mean"])
+
+
+def test_layers_that_keep_the_channels_are_followed():
+    net = nnx.Sequential(
+        nnx.Sequential(conv(2, 3, (3, 3)), nn.ReLU()), nn.Identity(), nn.MaxPool2d(2), nnx.Dropout(0.5, rngs=RNGS),
+        nnx.GroupNorm(3, num_groups=1, use_bias=False, use_scale=False, rngs=RNGS), pool, nn.Flatten(), nn.Tanh(),
+        linear(12, 2),
+    )  # fmt: skip
+    weights = conv_entries("0.0", 2, 3) | dense_entries(8, 12)
+    kernel = from_torch(net, weights).layers[8].kernel[...]
+    np.testing.assert_array_equal(kernel.T, channel_last(weights["8.weight"], 3))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nnx.Dict(conv=conv(2, 4, (3, 3)), fc=linear(12, 2)), r"'fc' may .* flattened=\{'fc': 4\}, or .*=\{\}"),
+        (lambda: nnx.Dict(conv=conv(2, 4, (3, 3)), fc=linear(12, 2)), UNTOLD.format("fc", "fc")),
         (lambda: nnx.Sequential(conv(2, 4, (3, 3)), lambda x: x.reshape(len(x), -1), linear(12, 2)), "'2' may take"),
         (lambda: nnx.Sequential(conv(2, 4, (3, 3)), nn.Flatten(), nnx.Dict(fc=linear(12, 2))), r"'2\.fc' may take"),
         (lambda: nnx.Sequential(conv(2, 4, (3, 3)), nn.Flatten(), linear(10, 2)), "'2' may take"),

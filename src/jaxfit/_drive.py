@@ -210,9 +210,10 @@ def stream(task: Task, data: Iterable, steps: int | None, epochs: int | None, wi
         failure = _loss_failure(task, losses, loss, len(rows))
         if rows:
             del rows[-1]
-            look = _span(len(rows), len(rows), len(rows) + 1)
-            progress = counted(_program.advance(task, before, batch, look)) if task.optimizer.averages else None
-            state, loss = before, losses[-1] if progress is None else float(progress.history["loss"][0])
+            state, loss = before, losses[-1]
+            if task.optimizer.averages:
+                look = _span(len(rows), len(rows), len(rows) + 1)
+                loss = float(counted(_program.advance(task, before, batch, look)).history["loss"][0])
     elif not sound:
         failure = _gradient_failure(loss, len(rows))
     return Ended(

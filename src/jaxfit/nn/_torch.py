@@ -1,6 +1,7 @@
 """Weights from torch and back: names, layouts and the order in which an image's features lie in a row."""
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxfit import _checks
+from jaxfit.nn import _activations, _pool, _simple
 
 Net = TypeVar("Net", bound=nnx.Module)
 
@@ -22,6 +24,15 @@ _NAMES |= dict.fromkeys(_NORMS, _NORM_NAMES)
 _ORDER = ("weight", "bias", "running_mean", "running_var")  # torch's, of one layer
 _FLATTENED = (nnx.Linear, nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm)  # layers that can follow the order of features
 _PASSING = (nnx.RngState, nnx.Cache, nnx.Intermediate, nnx.Perturbation)  # variables that are no weights
+_IMAGE_LAYERS = (nnx.Conv, nnx.ConvTranspose, _pool.MaxPool2d, _pool.AvgPool2d)
+_ELEMENTWISE = (
+    *(nnx.Dropout, nnx.PReLU, _simple.Identity),
+    *(_activations.ReLU, _activations.LeakyReLU, _activations.ELU, _activations.GELU, _activations.SiLU),
+    *(_activations.Sigmoid, _activations.Tanh, _activations.Softplus, _activations.Softmax, _activations.LogSoftmax),
+)
+_FUNCTIONS = (jnp.tanh, jnp.sin, jnp.cos, jnp.exp, jnp.abs, jnp.square, jnp.asarray, jnp.array)  # and those of jax.nn
+_UNKNOWN = 0  # in place of a number of channels
+_INPUT = -1  # likewise: what the network is given, as images or not
 _COUNTER = "num_batches_tracked"
 _SHOWN = 8  # entries of a kind in a message
 
@@ -32,26 +43,36 @@ def from_torch(net: Net, state_dict: Any, *, flattened: Mapping[str, int] | None
     Entries belong to attributes of the same path, `"features.0.weight"` to `net.features.layers[0].kernel`; the
     `layers` of a `Sequential` and what flax calls its arrays are translated, and so are the layouts: torch's channels
     come first, here they come last. Where torch's Flatten orders the features of an image as (channel, height, width),
-    here they are (height, width, channel); the first Linear after a Flatten that follows convolutions in one
-    `Sequential` gets its inputs in that order by itself, and so do normalizations between the two and a LayerNorm over
-    several axes of an image.
+    here they are (height, width, channel). The first Linear after a Flatten gets its inputs in that order by itself
+    where both stand in one `Sequential` and the layers before tell the number of channels, and so do normalizations
+    between the two and a LayerNorm over several axes of an image. Convolutions and a BatchNorm tell it; pooling,
+    activations, Dropout, Identity, nested Sequentials and plain functions keep it (do not change it in such a
+    function); behind any other module, one of your own say, it is unknown, and `flattened` has to tell it.
+
+    A Flatten of the network's own input is the case to know about: nothing there tells images from other arrays. For
+    `Sequential(Flatten(), Linear(3072, 10))` on RGB images pass `flattened={"1": 3}`. ValueError asks where the Linear
+    takes 3 n² inputs, those of a square RGB image; else the input counts as no image or one of a single channel, so
+    other images of several channels need `flattened` unasked.
 
     Args:
         net: An `nnx.Module` of the same architecture; it is left as it was. `nnx.eval_shape` may have made it.
         state_dict: Names and arrays (of torch, NumPy or JAX, on any device), a `torch.nn.Module`, or the path of a
             `.safetensors` file. They take the dtypes of the net's arrays. A checkpoint of `torch.save` is first
             loaded: `torch.load(path, weights_only=True)`.
-        flattened: Layers whose input is an image that was made flat outside a `Sequential`, by their paths in torch,
-            with the image's number of channels: `{"fc1": 16}`. Where it is None and a Linear looks like one (its inputs
-            are a multiple of a convolution's channels and no other layer's outputs), ValueError asks; `{}` says that
-            there is none.
+        flattened: Layers whose input is an image that was made flat, where the above does not tell it, by their paths
+            in torch, with the image's number of channels: `{"fc1": 16}`. For a Linear after a Flatten in one
+            `Sequential` it holds for the normalizations between them too. Where it is None, ValueError asks about each
+            Linear after a Flatten with unknown channels, and outside a `Sequential` about each that looks like one (its
+            inputs are a multiple of a convolution's channels and no other layer's outputs). `{}` says that there is
+            none, or that the images have one channel.
 
     Returns:
         The copy.
 
     Raises:
         TypeError: Net is no module, or the state dict is not one.
-        ValueError: Entries are missing, left over or of other shapes, all in one message; or flattened does not fit.
+        ValueError: Entries are missing, left over or of other shapes, all in one message; or flattened does not fit or
+            has to be given.
         ImportError: The path of a file came and safetensors is not installed.
 
     Source: names and layouts as in `torch.nn.Module.state_dict`.
@@ -96,7 +117,7 @@ def to_torch(net: nnx.Module, *, flattened: Mapping[str, int] | None = None) -> 
 
     Raises:
         TypeError: Net is no module.
-        ValueError: An array has no place in a state dict, or flattened does not fit.
+        ValueError: An array has no place in a state dict, or flattened does not fit or has to be given.
 
     Source: names and layouts as in `torch.nn.Module.state_dict`.
 
@@ -228,53 +249,117 @@ def _join(path: str, name: str) -> str:
 
 def _channels(function: str, nodes: list[tuple[str, Any]], flattened: Mapping[str, int] | None) -> dict[str, int]:
     """The layers whose input is a flat image, by path, with the image's number of channels."""
-    found: dict[str, int] = {}
+    by_path = dict(nodes)
+    seen: dict[str, tuple[int, str]] = {}
     for path, node in nodes:
         if isinstance(node, nnx.Sequential):
-            for layer, channels in _within(path, node):
-                found.setdefault(layer, channels)  # the outermost Sequential sees most
+            for layer, channels, flatten in _within(path, node, _start(path, nodes)):
+                seen.setdefault(layer, (channels, flatten))  # the outermost Sequential sees most
+    found = {layer: channels for layer, (channels, _) in seen.items() if channels > 0}
+    found |= {layer: 1 for layer, (channels, _) in seen.items() if channels == _INPUT and not _is_rgb(by_path[layer])}
+    asked = {flatten: layer for layer, (_, flatten) in seen.items() if layer not in found}  # the last after a Flatten
     if flattened is not None:
-        found |= _named(function, dict(nodes), flattened)
+        named = _named(function, by_path, flattened)
+        after = {seen[layer][1]: channels for layer, channels in named.items() if layer in seen}
+        found |= {layer: after[place] for layer, (channels, place) in seen.items() if channels <= 0 and place in after}
+        found |= named
     layers = [(path, node) for path, node in nodes if isinstance(node, _FLATTENED)]
     unfit = {path for path, node in layers if path in found and not _divides(found[path], node)}
     for path in unfit:
         if flattened is not None and path in flattened:
-            width = _width(dict(layers)[path])
+            width = _width(by_path[path])
             raise ValueError(
                 f"{function}: flattened[{path!r}] is {found[path]}; the layer's {width} input features are no multiple "
                 f"of that. Expected the number of channels of the image that is made flat."
             )
         del found[path]
     if flattened is None:
-        _ask_about(function, nodes, found, unfit)
+        linears = {path for path, node in layers if isinstance(node, nnx.Linear)}
+        inputs = {layer for layer in asked.values() if seen[layer][0] == _INPUT}
+        _ask_about(function, nodes, found, unfit & linears | set(asked.values()), inputs)
     return found
 
 
-def _within(path: str, sequential: nnx.Sequential) -> Iterator[tuple[str, int]]:
-    """Follows the number of channels through a Sequential; yields the layers that take a flat image."""
-    channels, flat = 0, False  # 0: not known, or not an image
+def _start(path: str, nodes: list[tuple[str, Any]]) -> int:
+    """What a Sequential is given, as far as that is known."""
+    outermost = not path and _is_of_libraries(nodes[0][1])
+    images = any(isinstance(node, _IMAGE_LAYERS) for _, node in nodes)  # they may well come before it
+    return _INPUT if outermost or not images else _UNKNOWN
+
+
+def _within(path: str, sequential: nnx.Sequential, channels: int) -> Iterator[tuple[str, int, str]]:
+    """Follows the number of channels through a Sequential.
+
+    Yields the layers that take a flat image, or may do so, with the number of channels and the place of the Flatten.
+    """
+    flatten = None  # its place, as long as the features are in a row
     for place, layer in _in_a_row(path, sequential):
-        if isinstance(layer, _FLATTENED) and (flat or (channels and _rank(layer) > 1)):
-            yield place, channels
-        if any(kind.__name__ == "Flatten" for kind in type(layer).__mro__):
-            whole = getattr(layer, "start_dim", 1) in (0, 1) and getattr(layer, "end_dim", -1) == -1
-            channels, flat = (channels, channels > 0) if whole else (0, False)
-        elif isinstance(layer, nnx.Conv):
-            channels, flat = layer.out_features, False
-        elif isinstance(layer, (nnx.BatchNorm, nnx.GroupNorm)) and not flat:
-            channels = _width(layer)
-        elif not isinstance(layer, _FLATTENED[1:]) and _has_weights(layer):
-            channels, flat = 0, False
+        if isinstance(layer, _FLATTENED) and (flatten is not None or (channels > 0 and _rank(layer) > 1)):
+            yield place, channels, place if flatten is None else flatten
+        if _is_flatten(layer):
+            channels, flat = _flat(layer, channels)
+            flatten = (place if flatten is None else flatten) if flat else None
+        else:
+            channels, flat = _after(layer, channels, flatten is not None)
+            flatten = flatten if flat else None
+
+
+def _flat(layer: Any, channels: int) -> tuple[int, bool]:
+    """What a Flatten makes of a number of channels, and whether the last axis now holds features of several axes."""
+    last = getattr(layer, "end_dim", -1) == -1
+    whole = last and getattr(layer, "start_dim", 1) in (0, 1)
+    return channels if whole or channels in (1, _INPUT) else _UNKNOWN, last
+
+
+def _after(layer: Any, channels: int, flat: bool) -> tuple[int, bool]:
+    """The number of channels after a layer, 1 where torch has the features last as well; and whether they are flat."""
+    same = channels in (1, _INPUT)
+    if not isinstance(layer, nnx.Pytree):  # a plain function; what the network is given may be pooled by one
+        return channels if flat or channels != _INPUT or _is_elementwise(layer) else _UNKNOWN, flat
+    if not _is_of_libraries(layer):
+        return _UNKNOWN, False
+    if isinstance(layer, (nnx.Conv, nnx.ConvTranspose)):
+        return layer.out_features, False
+    if isinstance(layer, (nnx.Linear, nnx.Embed)):
+        return 1 if flat or same or isinstance(layer, nnx.Embed) else _UNKNOWN, False
+    if isinstance(layer, _ELEMENTWISE) or (flat and isinstance(layer, _NORMS)):
+        return channels, flat
+    if isinstance(layer, (nnx.BatchNorm, nnx.GroupNorm, nnx.InstanceNorm)):
+        return _width(layer) or max(channels, _UNKNOWN), False
+    if isinstance(layer, _NORMS) and channels == _INPUT:
+        return 1 if _rank(layer) == 1 else _UNKNOWN, False
+    if isinstance(layer, (*_NORMS, *_IMAGE_LAYERS)):
+        return max(channels, _UNKNOWN), False
+    return _UNKNOWN, False
+
+
+def _is_flatten(layer: Any) -> bool:
+    return any(kind.__name__ == "Flatten" for kind in type(layer).__mro__)
+
+
+def _is_of_libraries(layer: Any) -> bool:
+    """Whether what a layer computes is written in flax or here, and not in a class of the user's."""
+    return getattr(type(layer).__call__, "__module__", "").partition(".")[0] in ("flax", "jaxfit")
+
+
+def _is_elementwise(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", "")
+    return getattr(jax.nn, name, None) is function or any(function is known for known in _FUNCTIONS)
+
+
+def _is_rgb(layer: Any) -> bool:
+    """Whether a layer takes as many features as a square image of three channels has."""
+    pixels, rest = divmod(_width(layer), 3)
+    return rest == 0 and pixels > 1 and math.isqrt(pixels) ** 2 == pixels
 
 
 def _in_a_row(path: str, sequential: nnx.Sequential) -> Iterator[tuple[str, Any]]:
     for k, layer in enumerate(sequential.layers):
         place = _join(path, str(k))
-        yield from _in_a_row(place, layer) if isinstance(layer, nnx.Sequential) else [(place, layer)]
-
-
-def _has_weights(layer: Any) -> bool:
-    return isinstance(layer, nnx.Pytree) and any(_variables(node) for _, node in _walk("", layer, ()))
+        nested = isinstance(layer, nnx.Sequential) and _is_of_libraries(layer)
+        yield from _in_a_row(place, layer) if nested else [(place, layer)]
 
 
 def _width(layer: Any) -> int:
@@ -315,24 +400,38 @@ def _named(function: str, nodes: dict[str, Any], flattened: Any) -> dict[str, in
     return {path: int(channels) for path, channels in flattened.items()}
 
 
-def _ask_about(function: str, nodes: list[tuple[str, Any]], found: dict[str, int], unfit: set[str]) -> None:
-    """Raises where a Linear seems to take a flat image and nobody said so: its weights would be silently wrong."""
+def _ask_about(
+    function: str, nodes: list[tuple[str, Any]], found: dict[str, int], asked: set[str], inputs: set[str]
+) -> None:
+    """Raises where a layer seems to take a flat image and nobody said so: its weights would be silently wrong."""
     convolutions = {node.out_features for _, node in nodes if isinstance(node, nnx.Conv)}
     linears = {path: node for path, node in nodes if isinstance(node, nnx.Linear)}
     # Such a width may well come from a Linear before; one that keeps the width has it from elsewhere itself.
     known = {node.out_features for node in linears.values() if node.out_features != _width(node)}
     known |= convolutions | {node.features for _, node in nodes if isinstance(node, nnx.Embed)}
-    doubtful = {}
-    for path, node in linears.items():
-        width = _width(node)
-        divisors = [channels for channels in convolutions if channels > 1 and width % channels == 0]
-        if path in unfit or (divisors and width not in known and path not in found):
-            doubtful[path] = max(divisors, default=1)
+
+    def looks_flat(width: int) -> bool:
+        return width not in known and any(channels > 1 and width % channels == 0 for channels in convolutions)
+
+    doubtful = []
+    for path, node in nodes:
+        if path in asked or (path in linears and path not in found and looks_flat(_width(node))):
+            doubtful.append(path)
     if doubtful:
+        if inputs.issuperset(doubtful):
+            way_out = (
+                f"For RGB images pass flattened={{{doubtful[0]!r}: 3}}; where the images have one channel, or there are "
+                f"none, flattened={{}}."
+            )
+        else:
+            way_out = (
+                f"The layers before do not tell how many channels it has. Say which do, with that number: "
+                f"flattened={{{doubtful[0]!r}: channels}}; or flattened={{}} where none does or the images have one "
+                f"channel."
+            )
         raise ValueError(
             f"{function}: {_listed(map(repr, doubtful))} may take a flat image, whose features torch orders by channel "
-            f"first and this network by channel last. Say which do, with the image's number of channels, e.g. "
-            f"flattened={dict(list(doubtful.items())[:1])}, or flattened={{}} where none does."
+            f"first and this network by channel last. {way_out}"
         )
 
 

@@ -358,8 +358,10 @@ def _is_rgb(layer: Any) -> bool:
 def _in_a_row(path: str, sequential: nnx.Sequential) -> Iterator[tuple[str, Any]]:
     for k, layer in enumerate(sequential.layers):
         place = _join(path, str(k))
-        nested = isinstance(layer, nnx.Sequential) and _is_of_libraries(layer)
-        yield from _in_a_row(place, layer) if nested else [(place, layer)]
+        if isinstance(layer, nnx.Sequential) and _is_of_libraries(layer):
+            yield from _in_a_row(place, layer)
+        else:
+            yield place, layer
 
 
 def _width(layer: Any) -> int:
@@ -420,7 +422,7 @@ def _ask_about(
     if doubtful:
         if inputs.issuperset(doubtful):
             way_out = (
-                f"For RGB images pass flattened={{{doubtful[0]!r}: 3}}; where the images have one channel, or there are "
+                f"For RGB images pass flattened={{{doubtful[0]!r}: 3}}; where images have one channel, or there are "
                 f"none, flattened={{}}."
             )
         else:

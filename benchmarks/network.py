@@ -115,7 +115,7 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     if note := missing("torch"):
         notes.append(note)
     for name, (widths, batch, batches, epochs, repeats) in NETWORKS.items():
-        epochs = 1 if quick else epochs
+        epochs, batches = (1, 2) if quick else (epochs, batches)
         x, y = samples(widths, batch, batches)
         calls = {
             "jaxfit": functools.partial(by_jaxfit, network(widths), x, y, batch, epochs),

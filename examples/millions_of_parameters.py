@@ -19,7 +19,7 @@ import jaxfit as jf
 from jaxfit import nn
 
 PICTURE = Path(__file__).parent / "output" / "millions_of_parameters.png"
-EPOCHS = 8
+EPOCHS = 5
 
 
 def main() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -105,14 +106,48 @@ def drawn(figure):
     return np.asarray(canvas.buffer_rgba())
 
 
+def test_plot_of_a_classifier_is_its_confusion_matrix():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    start = np.eye(3, dtype=np.float32)
+    scores = x @ start
+
+    def share(model, y, loss, params=start):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", jf.FitWarning)
+            result = jf.fit(model, (x, y), params, loss=loss, optimizer=SGD(0.0), steps=1)
+        axes = result.plot().axes[0]
+        counts = np.zeros((len(axes.get_xticks()),) * 2, int)
+        for text in axes.texts:
+            counts[text.get_position()[::-1]] = int(text.get_text() or 0)
+        return counts
+
+    labels = np.roll(scores.argmax(1), 1)
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (labels, scores.argmax(1)), 1)
+    np.testing.assert_array_equal(share(lambda p, x: x @ p, labels, jf.losses.cross_entropy), expected)
+    one_hot = np.eye(3, dtype=np.float32)[labels]
+    np.testing.assert_array_equal(share(lambda p, x: x @ p, one_hot, jf.losses.cross_entropy), expected)
+    ignored = np.where(labels == 2, -100, labels)
+    counted = share(lambda p, x: x @ p, ignored, jf.losses.cross_entropy)
+    np.testing.assert_array_equal(counted, [*expected[:2], [0, 0, 0]])
+    binary = (labels > 0).astype(np.float32)
+    two = share(lambda p, x: x @ p[:, 0], binary, jf.losses.binary_cross_entropy_with_logits)
+    wanted = np.zeros((2, 2), int)
+    np.add.at(wanted, ((labels > 0).astype(int), (scores[:, 0] > 0).astype(int)), 1)
+    np.testing.assert_array_equal(two, wanted)
+
+
 def test_plot_draws_data_fit_and_loss(result):
     figure = result.plot()
-    fit, loss = figure.axes
+    fit, loss, metrics = figure.axes
     points, curve = fit.get_lines()
     np.testing.assert_array_equal(points.get_xdata(), X)
     np.testing.assert_allclose(curve.get_ydata(), 2 * curve.get_xdata() + 1, atol=1e-3)
     np.testing.assert_array_equal(loss.get_lines()[0].get_ydata(), np.append(result.history["loss"], result.loss))
     assert loss.get_yscale() == "log"
+    names = [name for name in result.history if name not in ("loss", "validation_loss", "params", "gradient_norm")]
+    assert [line.get_label() for line in metrics.get_lines()] == [name.replace("_", " ") for name in names]
+    np.testing.assert_array_equal(metrics.get_lines()[0].get_ydata(), result.history[names[0]])
     assert [text.get_text() for text in fit.get_legend().get_texts()] == ["data", "fit"]
     assert drawn(figure).std() > 10
 

@@ -16,6 +16,7 @@ from jaxfit import (
     _inputs,
     _limits,
     _model,
+    _modules,
     _networks,
     _options,
     _program,
@@ -93,7 +94,8 @@ def fit(
             numbers in the structure of params. None or an infinity means no bound; a dict may leave names out.
         fixed: Which params stay at their starting values: names as the report shows them ("offset", or "peak" for all
             below it; several in a tuple), bools in the structure of params, or a function `(path, leaf) -> bool` of the
-            keys that lead to an array of params.
+            keys that lead to an array of params. Parts of an nnx module all of whose params stay evaluate while the
+            others train.
         validation: A pair `(x, y)` whose loss is written into `history["validation_loss"]` after every epoch; of sigma
             and weights it takes a sigma that is one number.
         metrics: Functions `metric(prediction, y)` by name, such as those of `jaxfit.metrics`, that return a number or
@@ -143,8 +145,7 @@ def fit(
     if guessed:
         params = _guess(model, data, kind)
     network = None
-    if isinstance(model, functools.partial) and _model.kind(model.func) is not None:
-        model = model.func  # what binds a module's switch, as a fitted one's does
+    model = _modules.unwrapped(model)
     if _model.kind(model) is not None:
         network = _networks.prepare(model, params, data, kind, batch_size, seed)
         params, data = network.params, network.data

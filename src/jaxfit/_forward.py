@@ -86,12 +86,20 @@ def _program(function: Callable, *arguments: Any) -> Any:
     return jax.make_jaxpr(function, return_shape=True)(*arguments)
 
 
-def _live(jaxpr: Any) -> set[Any]:
-    """The variables that what a program returns depends on."""
-    live = {variable for variable in jaxpr.outvars if not hasattr(variable, "val")}
+def _live(jaxpr: Any, wanted: Any = None) -> set[Any]:
+    """The variables that what a program returns depends on, or the outputs of it that are wanted."""
+    live = {variable for variable in (jaxpr.outvars if wanted is None else wanted) if not hasattr(variable, "val")}
     for equation in reversed(jaxpr.eqns):
-        if any(variable in live for variable in equation.outvars):
-            live.update(variable for variable in equation.invars if not hasattr(variable, "val"))
+        used = [variable in live for variable in equation.outvars]
+        if not any(used):
+            continue
+        needed = equation.invars
+        if _convolutions.is_call(equation):  # what is handed in and not used, or only handed on, does not count
+            held, _ = _convolutions.inner(equation)
+            inside = _live(held, [out for out, mine in zip(held.outvars, used, strict=True) if mine])
+            pairs = zip(equation.invars, held.invars, strict=True)
+            needed = [outer for outer, mine in pairs if mine in inside]
+        live.update(variable for variable in needed if not hasattr(variable, "val"))
     return live
 
 

@@ -50,6 +50,12 @@ class Network(NamedTuple):
     given: Any
 
 
+def unwrapped(model: Any) -> Any:
+    """The module in a partial that only sets its switch, as a fitted one may be; anything else as it is."""
+    function, keywords = _checks.unwrapped(model)
+    return function if _model.kind(function) is not None and keywords.keys() <= _SWITCHES.keys() else model
+
+
 def adapt(model: Any, params: Any, x: Any, seed: tuple[Any, str]) -> Network:
     """A flax module as pure functions.
 

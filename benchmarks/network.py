@@ -87,14 +87,33 @@ def by_hand(widths, x, y, batch, epochs):
     return lambda: jax.block_until_ready(run(start, x, y, random.key(0)))
 
 
-def by_torch(widths, x, y, batch, epochs):
-    """The loop of the tutorials, the data in memory; gives the function that runs it."""
-    torch = importlib.import_module("torch")  # a peer, not a dependency: the type checker need not find it
+def convolutional():
+    """Two convolutions, a pool and a linear layer, on images of 8 x 8 pixels."""
+    rngs = jf.nn.Rngs(0)
+    return jf.nn.Sequential(
+        jf.nn.Conv2d(1, 32, 3, padding=1, rngs=rngs), jf.nn.ReLU(), jf.nn.Conv2d(32, 64, 3, padding=1, rngs=rngs),
+        jf.nn.ReLU(), jf.nn.MaxPool2d(2), jf.nn.Flatten(), jf.nn.Linear(1024, 10, rngs=rngs),
+    )  # fmt: skip
+
+
+def torch_network(widths):
+    """The same in torch: a perceptron of these widths, or the convolutional network where there are none."""
+    nn = importlib.import_module("torch").nn  # a peer, not a dependency: the type checker need not find it
+    if not widths:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1024, 10),
+        )  # fmt: skip
     layers = []
     for into, out in itertools.pairwise(widths):
-        layers += [torch.nn.Linear(into, out), torch.nn.ReLU()]
-    net, loss = torch.nn.Sequential(*layers[:-1]), torch.nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
+        layers += [nn.Linear(into, out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def by_torch(net, x, y, batch, epochs):
+    """The loop of the tutorials, the data in memory; gives the function that runs it."""
+    torch = importlib.import_module("torch")
+    loss, optimizer = torch.nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
     x, y = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
 
     def run():
@@ -109,37 +128,47 @@ def by_torch(widths, x, y, batch, epochs):
     return run
 
 
+def compared(name, calls, steps, repeats):
+    """Rows for the time of a step, as ratios of jaxfit's."""
+    for call in calls.values():
+        call()
+    seconds, rows = alternating(calls, repeats), []
+    for who, times in seconds.items():
+        rows.append(row(f"{name}, a step, {who}", [time / steps for time in times]))
+        if who != "jaxfit":
+            pairs = [other / ours for other, ours in zip(times, seconds["jaxfit"], strict=True)]
+            rows[-1]["ratio"] = statistics.median(pairs)
+            rows[-1]["note"] = f"{rows[-1]['ratio']:.3g} times jaxfit's"
+    return rows
+
+
 def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and notes of the table."""
-    rows, notes = [], []
-    if note := missing("torch"):
-        notes.append(note)
-    for name, (widths, batch, batches, epochs, repeats) in NETWORKS.items():
+    rows, note = [], missing("torch")
+    for name, (widths, batch, batches, epochs, repeats) in list(NETWORKS.items())[: 1 if quick else None]:
         epochs, batches = (1, 2) if quick else (epochs, batches)
         x, y = samples(widths, batch, batches)
-        calls = {
+        calls: dict[str, Any] = {
             "jaxfit": functools.partial(by_jaxfit, network(widths), x, y, batch, epochs),
             "lax.scan by hand": by_hand(widths, x, y, batch, epochs),
         }
-        if not notes:
-            calls["torch eager"] = by_torch(widths, x, y, batch, epochs)
-        for call in calls.values():
-            call()
-        seconds = alternating(calls, 2 if quick else repeats)
-        steps = batches * epochs
-        for who, times in seconds.items():
-            rows.append(row(f"{name}, a step, {who}", [time / steps for time in times]))
-            if who != "jaxfit":
-                pairs = [other / ours for other, ours in zip(times, seconds["jaxfit"], strict=True)]
-                rows[-1]["ratio"] = statistics.median(pairs)
-                rows[-1]["note"] = f"{rows[-1]['ratio']:.3g} times jaxfit's"
+        if not note:
+            calls["torch eager"] = by_torch(torch_network(widths), x, y, batch, epochs)
+        rows += compared(name, calls, batches * epochs, 2 if quick else repeats)
+    batches, epochs, repeats = (2, 1, 2) if quick else (21, 2, 7)
+    x, y = samples((64, 10), 64, batches)
+    x = x.reshape(-1, 8, 8, 1)
+    calls: dict[str, Any] = {"jaxfit": functools.partial(by_jaxfit, convolutional(), x, y, 64, epochs)}
+    if not note:
+        calls["torch eager"] = by_torch(torch_network(()), x.transpose(0, 3, 1, 2).copy(), y, 64, epochs)
+    rows += compared("two convolutions on 8 x 8, batches of 64", calls, batches * epochs, repeats)
     widths, batch, batches, *_ = next(iter(NETWORKS.values()))
     given = {"widths": widths, "batch": batch, "batches": batches}
     first = {
         "jaxfit": (f"net = network.network({widths})", f"network.by_jaxfit(net, x, y, {batch}, 1)"),
         "lax.scan by hand": ("", f"network.by_hand({widths}, x, y, {batch}, 1)()"),
     }
-    for who, (before, call) in first.items():
+    for who, (before, call) in list(first.items())[: 1 if quick else None]:
         times = fresh(COLD.format(before=before, call=call, **given), 1 if quick else 3)
         rows.append(row(f"digits, first epoch, {who}, with compilation", times))
-    return rows, notes
+    return rows, [note] if note else []

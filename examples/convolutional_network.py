@@ -26,7 +26,7 @@ X, X_HELD, Y, Y_HELD = map(
     jnp.array,
     train_test_split(IMAGES.reshape(-1, 8, 8, 1) / 16, LABELS, test_size=0.25, stratify=LABELS, random_state=0),
 )
-STEPS = 800
+STEPS = 700
 
 
 def shifted(image, by):

@@ -31,9 +31,9 @@ def main() -> dict[str, Any]:
 
     rngs = nn.Rngs(0)
     net = nn.Sequential(
-        nn.Linear(784, 1536, rngs=rngs), nn.ReLU(),
-        nn.Linear(1536, 1024, rngs=rngs), nn.ReLU(),
-        nn.Linear(1024, 10, rngs=rngs),
+        nn.Linear(784, 1200, rngs=rngs), nn.ReLU(),
+        nn.Linear(1200, 900, rngs=rngs), nn.ReLU(),
+        nn.Linear(900, 10, rngs=rngs),
     )  # fmt: skip
     print(nn.summary(net, x[:1]))
 

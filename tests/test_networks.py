@@ -905,7 +905,7 @@ def test_all_convolutions_are_in_the_order_that_is_fast(case, order):
     gradient = jax.value_and_grad(lambda params, x: jnp.sum(model(params, x) ** 2), argnums=(0, 1))
     jaxpr = jax.make_jaxpr(_convolutions.in_order(gradient))(start, x).jaxpr
     found = list(all_convolutions(jaxpr))
-    assert len(found) >= 5
+    assert len(found) >= 4  # gradients of filters may be products of matrices
     last = CONVOLUTIONS[case][0] + 1
     space = tuple(range(1, last))
     fast = ((0, last, *space), (last, last - 1, *range(last - 1)), (0, last, *space))

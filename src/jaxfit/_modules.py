@@ -66,7 +66,7 @@ def adapt(model: Any, params: Any, x: Any, seed: tuple[Any, str]) -> Network:
         seed: The data and the kind of the key that a linen module's initial values come from.
 
     Raises:
-        TypeError: A linen module is called with something that its flag for training cannot be found in.
+        TypeError: It cannot be called, or not be traced.
         ValueError: It has no params, or those given do not fit.
     """
     found = _of_nnx(model, params) if _model.kind(model) == "nnx" else _of_linen(model, params, x, seed)
@@ -110,11 +110,8 @@ def _of_nnx(module: Any, params: Any) -> Network:
     if params is not None:
         params = _checked(params, weights)
     # The mode that the module is in does not count: it is set in the trace.
-    structure = (
-        graph.nodes,
-        [(name, entry) for name, entry in graph.attributes if not _is_switch(name, getattr(entry, "value", entry))],
-    )
-    meaning = fingerprint((structure, call)), jax.tree.structure((draws, rest))
+    entries = [entry for entry in graph.attributes if not _is_switch(entry[0], getattr(entry[1], "value", entry[1]))]
+    meaning = fingerprint((graph.nodes, entries, call)), jax.tree.structure((draws, rest))
     return Network(train, evaluate, rebuild, weights if params is None else params, rest, meaning, module)
 
 

@@ -8,7 +8,7 @@ demo: .venv/installed-test
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

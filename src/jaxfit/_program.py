@@ -219,16 +219,11 @@ def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int
     size = _problem.block_size(sum(leaf.size for leaf in jax.tree.leaves(params)), data, problem.loss)
     if size is None:
         return None
-    rows = data.y.shape[0]
-    some = np.random.default_rng(0).integers(0, rows, 8, np.int32)
-    chosen = np.concatenate([np.linspace(0, rows - 1, 8).astype(np.int32), some])
-    few = jax.tree.map(lambda leaf: leaf[chosen], data.x)
-    program = functools.partial(_problem.is_row_by_row, problem.model)
-    try:
-        alone, _ = _compile.call(program, ("rows", meaning), params, few, options=_compile.HASTY)
-    except Exception:  # it cannot be given a few samples: whether it can be given all is checked elsewhere
-        return None
-    return size if bool(alone) else None
+
+    def evaluate(_: Any, params: Any, x: Any) -> Any:
+        return problem.model(params, x)
+
+    return size if _forward.is_row_by_row(meaning, evaluate, params, (), data.x) else None
 
 
 def robust_terms(problem: Problem, params: Any, data: Batch | None, fitted: Any) -> tuple[jax.Array, jax.Array]:

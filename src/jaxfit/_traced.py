@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -80,10 +80,6 @@ class TracedResult:
         return self.model(self.params, x)
 
 
-_PROGRAMS_KEPT = 256
-_programs: dict[Hashable, Callable] = {}
-
-
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is an array that JAX traces, or a function that refers to one."""
     leaves = []
@@ -142,7 +138,7 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
     # differentiates operation by operation.
     key = (*_program.program_key(task, ("traced", task.batch_size, task.shuffle)), steps, absolute_sigma)
     key = key if task.network is None else (*key, fingerprint(task.held))
-    kept = whole if _is_scoped("jax_enable_x64") or _is_enclosing(task) else _kept(jax.jit(whole), key)
+    kept = whole if _is_scoped("jax_enable_x64") or _is_enclosing(task) else _compile.kept(key, lambda: jax.jit(whole))
     flat, loss, taken, converged, covariance, carried = kept(arrays)
     params, network = unravel(flat), task.network
     if network is None:
@@ -164,14 +160,6 @@ def _is_scoped(name: str) -> bool:
 def _is_enclosing(task: Task) -> bool:
     model = task.problem.model if task.network is None else task.held[:2]
     return is_traced(model, task.problem.loss, task.sampler)
-
-
-def _kept(program: Callable, key: Hashable) -> Callable:
-    """The program, or an earlier one that means the same and has been compiled."""
-    program = _programs.setdefault(key, program)
-    while len(_programs) > _PROGRAMS_KEPT:
-        _programs.pop(next(iter(_programs)), None)
-    return program
 
 
 def _run(task: Task, flat: jax.Array, steps: int) -> tuple[jax.Array, Any]:

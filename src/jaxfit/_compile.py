@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 _PROGRAMS_KEPT = 256
+_FOUND_KEPT = 1024  # findings are small
 # What a user may set around a call that changes the program, and that JAX's own cache would tell apart too.
 _SETTINGS = (
     "jax_enable_x64",
@@ -68,7 +69,7 @@ def call(
             check()
         return program(*args), 0.0
     leaves, tree = jax.tree.flatten(args)
-    whole = (key, tree, tuple(map(_kind, leaves)), tuple(map(setting, _SETTINGS)))
+    whole = (key, tree, tuple(map(_kind, leaves)), settings())
     with _lock:
         compiled = _programs.get(whole)
         if compiled is not None:
@@ -90,16 +91,15 @@ def call(
 
 
 def kept(key: Hashable, make: Callable[[], Any]) -> Any:
-    """What `make` gave for an equal key and under the same settings; made where it is not kept."""
-    whole = (key, tuple(map(setting, _SETTINGS)))
+    """What `make` gave for an equal key; made where it is not kept."""
     with _lock:
-        if whole in _found:
-            _found.move_to_end(whole)
-            return _found[whole]
+        if key in _found:
+            _found.move_to_end(key)
+            return _found[key]
     value = make()
     with _lock:
-        _found[whole] = value
-        while len(_found) > _PROGRAMS_KEPT:
+        _found[key] = value
+        while len(_found) > _FOUND_KEPT:
             _found.popitem(last=False)
     return value
 
@@ -115,6 +115,11 @@ def _with_options(lowered: jax.stages.Lowered, options: dict[str, bool | str]) -
                 raise
             del options[unknown[0]]  # for later programs too
     return lowered.compile()
+
+
+def settings() -> tuple[Any, ...]:
+    """All settings of JAX's that change a program, as they are in this scope."""
+    return tuple(map(setting, _SETTINGS))
 
 
 def setting(name: str) -> Any:

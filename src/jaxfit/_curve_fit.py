@@ -4,9 +4,7 @@ A function that JAX can trace is fitted by `LevenbergMarquardt`. Any other, and 
 algorithms have, goes to `scipy.optimize.curve_fit` unchanged.
 """
 
-import collections
 import contextlib
-import threading
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -25,12 +23,8 @@ from jaxfit._traceable import Use
 from jaxfit.optimizers import LevenbergMarquardt
 from jaxfit.optimizers._levenberg_marquardt import ends_badly
 
-_DECISIONS_KEPT = 1024
 _FEW = 10_000  # points that are handled at once without a thought
 _PLAIN = LevenbergMarquardt()
-
-_decisions: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-_lock = threading.Lock()
 
 
 def curve_fit(
@@ -127,24 +121,10 @@ def _meaning(f: Callable) -> tuple[Hashable, Use]:
     """What a function computes, as a key, and what it is made of; raises UnusualError where it should not be traced."""
     meaning = fingerprint(f)
     # A function whose key never comes again would be compiled at every call.
-    made_of = _kept(meaning, lambda: _traceable.use(f) if fingerprint(f) == meaning else Use.HOST)
+    made_of = _compile.kept(("use", meaning), lambda: _traceable.use(f) if fingerprint(f) == meaning else Use.HOST)
     if made_of is Use.HOST:
         raise UnusualError
     return meaning, made_of
-
-
-def _kept(key: Hashable, decide: Callable[[], Any]) -> Any:
-    """A decision, made once for each key."""
-    with _lock:
-        if key in _decisions:
-            _decisions.move_to_end(key)
-            return _decisions[key]
-    decision = decide()
-    with _lock:
-        _decisions[key] = decision
-        while len(_decisions) > _DECISIONS_KEPT:
-            _decisions.popitem(last=False)
-    return decision
 
 
 def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tuple[str, ...]) -> Found:
@@ -153,7 +133,7 @@ def _run(f: Callable, known: tuple[Hashable, Use], request: Request, names: tupl
     size = request.start.size
     leaves, tree = jax.tree.flatten(request.x)
     key = (meaning, size, request.y.shape, tree, tuple([(leaf.shape, leaf.dtype) for leaf in leaves]))
-    points = _kept(("points", key), lambda: _points(f, made_of, request))
+    points = _compile.kept(("points", key), lambda: _points(f, made_of, request))
     if points < size:
         raise UnusualError
     if request.y.shape != (points,):

@@ -61,7 +61,7 @@ def look(
     """
     params, carried, x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, carried, x))
     leaves, tree = jax.tree.flatten((params, carried, x))
-    key = ("nature", meaning, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    key = ("nature", meaning, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves), _compile.settings())
 
     def make() -> Nature:
         came = _checks.describe_tree(x)

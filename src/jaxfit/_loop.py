@@ -99,9 +99,9 @@ def run(
         step_key = random.fold_in(stream, now.step) if problem.draws else key
         after, info = optimizer.step(problem, now.state, batch, step_key)
         if optimizer.averages:  # the last row is about the params that the fit hands back
-            answer = functools.partial(problem.training_value, optimizer.answer(now.state), batch)
-            last = lambda: answer(now.state.carried, step_key)[0]  # noqa: E731
-            info = info._replace(loss=lax.cond(now.step < span.stop, lambda: info.loss, last))
+            answer = functools.partial(problem.training_value, optimizer.answer(now.state), batch, now.state.carried)
+            loss = lax.cond(now.step < span.stop, lambda: info.loss, lambda: answer(step_key)[0])
+            info = info._replace(loss=loss)
         after = after._replace(params=problem.within(after.params))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
         going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)

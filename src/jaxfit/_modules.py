@@ -71,10 +71,7 @@ def adapt(model: Any, params: Any, x: Any, seed: tuple[Any, str]) -> Network:
     """
     found = _of_nnx(model, params) if _model.kind(model) == "nnx" else _of_linen(model, params, x, seed)
     if not jax.tree.leaves(found.params):
-        name = type(model).__name__
-        raise ValueError(
-            f"model is a {name} without params, so there is nothing to fit; give it a layer such as Linear."
-        )
+        raise ValueError(f"model is a {type(model).__name__} {_NOTHING} Linear.")
     return found
 
 
@@ -230,15 +227,17 @@ def _streams(key: jax.Array) -> dict[str, jax.Array]:
     return {"params": random.fold_in(key, 0), "dropout": random.fold_in(key, 1)}
 
 
+def _fields(module: Any) -> dict[str, Any]:
+    """What a linen module was made of, without its place in another."""
+    names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
+    return {name: getattr(module, name, None) for name in names}
+
+
 def _switched(value: Any, *, training: bool) -> Any:
     """A linen module whose fields, and those of the modules in them, say whether it trains."""
     inner = functools.partial(_switched, training=training)
     if _model.kind(value) == "linen":
-        fields = {
-            field.name: getattr(value, field.name)
-            for field in dataclasses.fields(value)
-            if field.name not in ("parent", "name")
-        }
+        fields = _fields(value)
         new = {
             name: _SWITCHES[name] == training if _is_switch(name, field) else inner(field)
             for name, field in fields.items()
@@ -260,12 +259,7 @@ def _plain(tree: Any) -> Any:
 def _skeleton(value: Any) -> Any:
     """What a linen module is, without what changes while it is bound and called."""
     if _model.kind(value) == "linen":
-        fields = {
-            field.name: _skeleton(getattr(value, field.name, None))
-            for field in dataclasses.fields(value)
-            if field.name not in ("parent", "name")
-        }
-        return type(value), value.name, fields
+        return type(value), value.name, {name: _skeleton(field) for name, field in _fields(value).items()}
     if isinstance(value, (tuple, list)):
         return type(value), [_skeleton(entry) for entry in value]
     if hasattr(value, "items"):

@@ -82,10 +82,11 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
         if peer != "SciPy" and (note := missing(peer)):
             notes.append(note)
             continue
-        seconds = fresh(PREPARE.format(imports=imports, fit=fit), 1 if quick else 5)
+        here = quick and peer != "optimistix"  # which sets JAX's precision for the whole process
+        seconds = fresh(PREPARE.format(imports=imports, fit=fit), 1 if quick else 5, here)
         rows.append(row(f"{peer}: first call after import, 2 params, 1,000 points", seconds))
     rows += _compared(_warm_calls(), 20 if quick else 400, "warm call")
-    rows += _many_points(10**5 if quick else 10**7, 1 if quick else 3)
+    rows += _many_points(10**5 if quick else 10**7, 1 if quick else 3, here=quick)
     return rows, notes
 
 
@@ -140,12 +141,13 @@ def _compared(calls: dict[str, Callable[[], Any]], repeats: int, what: str) -> l
     return rows
 
 
-def _many_points(points: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of fits to many points in new processes: the first, which may compile, and a second."""
+def _many_points(points: int, repeats: int, here: bool) -> list[dict[str, Any]]:
+    """Rows of fits to many points in new processes, or `here`: the first, which may compile, and a second."""
     found: dict[str, list[list[float]]] = {peer: [] for peer in BIG}
     for _ in range(repeats):
         for peer, (imports, model, call) in BIG.items():
-            found[peer].append(printed(MANY.format(imports=imports, model=model, call=call, points=points)))
+            code = MANY.format(imports=imports, model=model, call=call, points=points)
+            found[peer].append(printed(code, here))
     rows = []
     for peer, runs in found.items():
         extra = max(run[0] for run in runs)

@@ -146,7 +146,7 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and notes of the table."""
     rows, note = [], missing("torch")
     for name, (widths, batch, batches, epochs, repeats) in list(NETWORKS.items())[: 1 if quick else None]:
-        epochs, batches = (1, 2) if quick else (epochs, batches)
+        widths, epochs, batches = ((64, 32, 10), 1, 2) if quick else (widths, epochs, batches)
         x, y = samples(widths, batch, batches)
         calls: dict[str, Any] = {
             "jaxfit": functools.partial(by_jaxfit, network(widths), x, y, batch, epochs),
@@ -154,8 +154,8 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
         }
         if not note:
             calls["torch eager"] = by_torch(torch_network(widths), x, y, batch, epochs)
-        rows += compared(name, calls, batches * epochs, 2 if quick else repeats)
-    batches, epochs, repeats = (2, 1, 2) if quick else (21, 2, 7)
+        rows += compared(name, calls, batches * epochs, 1 if quick else repeats)
+    batches, epochs, repeats = (2, 1, 1) if quick else (21, 2, 7)
     x, y = samples((64, 10), 64, batches)
     x = x.reshape(-1, 8, 8, 1)
     calls: dict[str, Any] = {"jaxfit": functools.partial(by_jaxfit, convolutional(), x, y, 64, epochs)}

@@ -41,7 +41,7 @@ def line(w, x):
 
 def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and notes of the table."""
-    repeats = 2 if quick else 9
+    repeats = 1 if quick else 9
     rows = []
     both: dict[str, list[float]] = {"jax, optax": [], "jaxfit": []}
     for _ in range(repeats):  # in turn, as the machine drifts

@@ -26,7 +26,6 @@ X, X_HELD, Y, Y_HELD = map(
     jnp.array,
     train_test_split(IMAGES.reshape(-1, 8, 8, 1) / 16, LABELS, test_size=0.25, stratify=LABELS, random_state=0),
 )
-STEPS = 700
 
 
 def shifted(image, by):
@@ -41,7 +40,7 @@ def batch(key):
     return jax.vmap(shifted)(X[index], jax.random.randint(by, (64, 2), -1, 2)), Y[index]
 
 
-def main() -> dict[str, Any]:
+def main(steps: int = 700) -> dict[str, Any]:
     """Trains, reads the digits that were held out, draws the filters and the mistakes."""
     rngs = nn.Rngs(0)
     net = nn.Sequential(
@@ -52,13 +51,13 @@ def main() -> dict[str, Any]:
     print(nn.summary(net, X[:64]))
 
     # Any optax schedule is a learning rate: this one rises, then falls to nearly 0.
-    adam = jf.optimizers.Adam(optax.cosine_onecycle_schedule(STEPS, 5e-3))
-    result = jf.fit(net, batch, loss=jf.losses.cross_entropy, optimizer=adam, steps=STEPS)
+    adam = jf.optimizers.Adam(optax.cosine_onecycle_schedule(steps, 5e-3))
+    result = jf.fit(net, batch, loss=jf.losses.cross_entropy, optimizer=adam, steps=steps)
     scores = np.array(result.predict(X_HELD))
     read = scores.argmax(axis=1)
     wrong = np.flatnonzero(read != Y_HELD)
     accuracy = float(jf.metrics.accuracy(scores, Y_HELD))
-    print(f"\n{result.message} Each took {1e3 * result.run_seconds / STEPS:.1f} ms.")
+    print(f"\n{result.message} Each took {1e3 * result.run_seconds / steps:.1f} ms.")
     print(f"{len(wrong)} of {len(Y_HELD)} held-out digits misread: accuracy {accuracy:.1%}")
 
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")

@@ -19,10 +19,9 @@ import jaxfit as jf
 from jaxfit import nn
 
 PICTURE = Path(__file__).parent / "output" / "millions_of_parameters.png"
-EPOCHS = 5
 
 
-def main() -> dict[str, Any]:
+def main(epochs: int = 5) -> dict[str, Any]:
     """Trains for a few epochs and draws what some neurons of the first layer have learned."""
     images, labels = load_digits(return_X_y=True)
     images = jax.image.resize(images.reshape(-1, 8, 8) / 16, (len(images), 28, 28), "linear").reshape(-1, 784)
@@ -39,20 +38,20 @@ def main() -> dict[str, Any]:
 
     result = jf.fit(
         net, (x, y), loss=jf.losses.cross_entropy, optimizer=jf.optimizers.Adam(1e-3, ema_decay=0.95),
-        epochs=EPOCHS, batch_size=64, validation=(x_held, y_held), metrics={"accuracy": jf.metrics.accuracy},
+        epochs=epochs, batch_size=64, validation=(x_held, y_held), metrics={"accuracy": jf.metrics.accuracy},
     )  # fmt: skip
     number = sum(array.size for array in nn.parameters(result.model).values())
     accuracy = result.history["validation_accuracy"]
     print(f"\n{number:,} parameters, {result.steps} steps of 64 images in {result.run_seconds:.1f} s")
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         print(f"epoch {epoch + 1}   accuracy on held-out images {accuracy[epoch]:.1%}")
 
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False)[0]
     loss_axes = left.subplots()
-    epochs = np.arange(1, EPOCHS + 1)
-    loss_axes.semilogy(epochs, result.history["loss"].reshape(EPOCHS, -1).mean(axis=1), "o-", label="in training")
-    loss_axes.semilogy(epochs, result.history["validation_loss"], "o-", label="held out")
+    numbers = np.arange(1, epochs + 1)
+    loss_axes.semilogy(numbers, result.history["loss"].reshape(epochs, -1).mean(axis=1), "o-", label="in training")
+    loss_axes.semilogy(numbers, result.history["validation_loss"], "o-", label="held out")
     loss_axes.set(xlabel="epoch", title="Cross-entropy")
     loss_axes.legend()
     change = result.params["layers"][0]["kernel"] - nn.parameters(net)["0.kernel"]  # the net itself is as it was

@@ -4,6 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxfit import _compile
+
+# A worker has one core to itself at most: to share a small program's compilation out among several only costs time.
+_compile.HASTY["xla_cpu_parallel_codegen_split_count"] = 1
+
 _compilations = []
 
 

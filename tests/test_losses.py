@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import parity_losses
 from jaxfit import losses
+from jaxfit._compile import HASTY
 from reference import HAVE_TORCH, reference, stored
 
 CASES = parity_losses.table()
@@ -19,7 +20,7 @@ NAMES = losses.__all__
 INF = np.inf
 
 # Small programs, each run once: compiling is what the tests spend their time on.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 @functools.cache
@@ -155,10 +156,10 @@ def test_values_and_slopes_are_clean_where_torch_overflows_or_divides_by_zero(lo
     function = functools.partial(getattr(losses, loss), reduction="none")
     np.testing.assert_allclose(function(*arguments), expected, rtol=1e-6, atol=1e-12)
     everywhere = tuple(range(len(arguments)))
-    for slope in jax.grad(lambda *a: jnp.sum(function(*a)), everywhere)(*arguments):
+    for slope in quick(jax.grad(lambda *a: jnp.sum(function(*a)), everywhere))(*arguments):
         assert not jnp.isnan(slope).any()
     if loss == "poisson_nll":
-        slope = jax.grad(lambda t: losses.poisson_nll(arguments[0], t, full=True))(arguments[1])
+        slope = quick(jax.grad(lambda t: losses.poisson_nll(arguments[0], t, full=True)))(arguments[1])
         assert jnp.isfinite(slope).all()
 
 
@@ -178,7 +179,7 @@ def test_labels_of_any_integer_dtype(dtype):
     prediction = np.arange(6.0).reshape(2, 3)
     expected = losses.cross_entropy(prediction, np.array([2, 0]))
     assert losses.cross_entropy(prediction, np.array([2, 0], dtype)) == expected
-    assert jax.jit(losses.cross_entropy)(prediction, np.array([2, 0], dtype)) == expected
+    assert quick(losses.cross_entropy)(prediction, np.array([2, 0], dtype)) == expected
 
 
 @pytest.mark.parametrize("label", [3, -1, 2**31 - 1])
@@ -187,7 +188,7 @@ def test_labels_out_of_range_raise_and_are_nan_under_jit(loss, label):
     prediction, target = np.zeros((2, 3)), np.array([0, label])
     with pytest.raises(ValueError, match=rf"{loss}: target has the label {label}; .* 3 classes"):
         getattr(losses, loss)(prediction, target)
-    assert jnp.isnan(jax.jit(getattr(losses, loss))(prediction, target))
+    assert jnp.isnan(quick(getattr(losses, loss))(prediction, target))
 
 
 def test_ctc_labels_and_lengths_out_of_range():
@@ -200,7 +201,7 @@ def test_ctc_labels_and_lengths_out_of_range():
         losses.ctc(log_probs, np.array([[1]]), np.array([4]), np.array([2]))
     with pytest.raises(ValueError, match=r"ctc: targets has 1 labels; expected 2"):
         losses.ctc(log_probs, np.array([1]), np.array([4]), np.array([2]))
-    compiled = jax.jit(losses.ctc)
+    compiled = quick(losses.ctc)
     assert jnp.isnan(compiled(log_probs, np.array([[3]]), np.array([4]), np.array([1])))
     assert jnp.isnan(compiled(log_probs, np.array([[1]]), np.array([5]), np.array([1])))
     joined = compiled(log_probs, np.array([1, 2]), np.array([4]), np.array([2]))
@@ -272,11 +273,12 @@ def test_any_arrays_give_a_result_of_the_right_shape_or_a_message(loss, data):
             shape = data.draw(st.one_of(st.just(first_shape), SHAPES))
             low = data.draw(st.sampled_from([0, 0, 1, 7]))
             numbers = np.full(shape, low)
-            arguments[name] = jnp.asarray(numbers.astype(bool) if data.draw(st.booleans()) else numbers)
-            arguments[name] = arguments[name].astype(data.draw(DTYPES).replace("float64", "float32"))
+            numbers = numbers.astype(bool) if data.draw(st.booleans()) else numbers
+            dtype = jnp.dtype(data.draw(DTYPES).replace("float64", "float32"))
+            arguments[name] = jnp.asarray(numbers.astype(dtype))  # JAX would compile the cast anew for each shape
     if data.draw(st.booleans()):  # the arrays that no loss refuses for its dtype
         first = next(iter(arguments))
-        arguments[first] = jnp.ones(first_shape)
+        arguments[first] = jnp.asarray(np.ones(first_shape, np.float32))
     message = f"{loss}: "
     try:
         values = function(**arguments, reduction="none")

@@ -14,6 +14,7 @@ from sklearn import metrics as oracle
 
 import jaxfit as jf
 from jaxfit import metrics
+from jaxfit._compile import HASTY
 
 N, C = 40, 5
 NAMES = metrics.__all__
@@ -22,7 +23,7 @@ AVERAGED = ("f1", "precision", "recall")
 THEIRS = {"f1": oracle.f1_score, "precision": oracle.precision_score, "recall": oracle.recall_score}
 
 # Small programs, each run once: compiling is what the tests spend their time on.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 def one_hot(labels):

@@ -1,6 +1,7 @@
 """The named curves: their values, slopes, starting values, and how they add up."""
 
 import copy
+import functools
 import pickle
 import warnings
 
@@ -11,6 +12,7 @@ import pytest
 from scipy import special, stats
 
 import jaxfit as jf
+from jaxfit._compile import HASTY
 from jaxfit._fingerprint import fingerprint
 from jaxfit.models import _faddeeva
 
@@ -20,6 +22,8 @@ XY = np.stack(np.meshgrid(np.linspace(-3, 3, 15), np.linspace(-2, 4, 15)), axis=
 CUBIC = models.polynomial(3)
 CURVES = {name: getattr(models, name) for name in models.__all__ if name not in ("Model", "polynomial")}
 CURVES["polynomial(3)"] = CUBIC
+# Small programs, each run once: compiling is what the tests spend their time on.
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 def bell_2d(p, x):
@@ -180,7 +184,7 @@ EDGES = {
 @pytest.mark.parametrize("name", CURVES)
 def test_slopes_are_finite_at_the_edges(name, dtype):
     with jax.enable_x64(dtype == np.float64):
-        slope = jax.jit(jax.jacfwd(CURVES[name]))
+        slope = quick(jax.jacfwd(CURVES[name]))
         for edge in EDGES.get(name, [{}]):
             params = {key: dtype(value) for key, value in (KNOWN[name][0] | edge).items()}
             at = {"gaussian_2d": XY, "arrhenius": X + 100}.get(name, np.array([0.0, 1e-3, 2.9, 3.5, 6.0, 40.0]))
@@ -202,7 +206,7 @@ def test_faddeeva():
 
 def test_voigt_slopes_are_those_of_the_exact_profile():
     x = np.linspace(-4, 4, 41)
-    differentiate = jax.jit(jax.jacfwd(models.voigt))
+    differentiate = quick(jax.jacfwd(models.voigt))
     for gamma in (0.0, 1e-8, 0.3, 5.0):
         params = {"height": 2.0, "center": 0.5, "sigma": 0.7, "gamma": gamma}
         with jax.enable_x64(True):

@@ -15,7 +15,7 @@ from jax import lax
 
 import jaxfit as jf
 import parity_networks as parity
-from jaxfit import FitWarning, Status, _convolutions, _forward, losses, nn
+from jaxfit import FitWarning, Status, _compile, _convolutions, _forward, losses, nn
 from jaxfit.optimizers import LBFGS, SGD, Adam, LevenbergMarquardt
 from reference import reference, stored
 
@@ -25,6 +25,16 @@ Y = np.sin(X.sum(1, keepdims=True))
 LABELS = np.arange(12) % 3
 FACTOR = 1.0
 fit = functools.partial(jf.fit, optimizer=Adam(0.05))
+# Small programs, each run once: compiling is what the tests spend their time on.
+quick = functools.partial(jax.jit, compiler_options=_compile.HASTY | {"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hastier():
+    """Fits too are compiled without optimisation: what is asked here is what they compute, not in which last digit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_compile.HASTY, "xla_backend_optimization_level", "0")
+        yield
 
 
 def row(tree, index):
@@ -126,7 +136,7 @@ def test_a_whole_run_follows_torch(name):
         assert {key for key in state if not key.endswith("num_batches_tracked")} == set(ends)
         for key, value in ends.items():
             np.testing.assert_allclose(state[key], value, rtol=1e-8, atol=1e-10, err_msg=key)
-        for evaluated in (result.predict(x), result.model(x)):
+        for evaluated in (result.predict(x), quick(lambda x: result.model(x))(x)):
             np.testing.assert_allclose(evaluated, expected["evaluated"], rtol=1e-7, atol=1e-9)
         assert {leaf.dtype for leaf in leaves((result.params, result.model_state))} == {np.dtype(np.float64)}
 
@@ -843,7 +853,7 @@ def convolving(case, order="first", around=lambda function: function):
 
 
 def by_hand(model, params, x, y, steps, rate):
-    step = jax.jit(jax.value_and_grad(lambda params: jnp.mean((model(params, x) - y) ** 2)))
+    step = quick(jax.value_and_grad(lambda params: jnp.mean((model(params, x) - y) ** 2)))
     found = []
     for _ in range(steps):
         value, gradient = step(params)
@@ -887,8 +897,8 @@ AROUND |= {"custom_vjp": custom_derivative, "loop": in_a_loop}
 def test_convolutions_inside_other_programs(around):
     model, start, x = convolving("2d stride", around=AROUND[around])
     check_by_hand(model, start, x)
-    plain = jax.jit(model)(start, x)
-    np.testing.assert_allclose(_convolutions.in_order(model)(start, x), plain, rtol=1e-4, atol=1e-5)
+    both = quick(lambda start, x: (_convolutions.in_order(model)(start, x), model(start, x)))
+    np.testing.assert_allclose(*both(start, x), rtol=1e-4, atol=1e-5)
 
 
 def all_convolutions(jaxpr):
@@ -1215,7 +1225,7 @@ def test_fits_of_a_net_from_many_starts_under_vmap():
 
 def test_fits_of_a_net_to_many_data_under_jit_and_vmap():
     net, targets = dropping(), jnp.stack([Y, 2 * Y])
-    together = jax.jit(jax.vmap(lambda y: fit(net, (X, y), steps=3).params))(targets)
+    together = quick(jax.vmap(lambda y: fit(net, (X, y), steps=3).params))(targets)
     for index in range(2):
         alone = fit(dropping(), (X, np.asarray(targets[index])), steps=3)
         close(row(together, index), alone.params, rtol=1e-4, atol=1e-6)
@@ -1247,6 +1257,6 @@ def test_a_traced_fit_is_the_fit(case):
         result = fit(make(), (X, y), steps=4, optimizer=rule, fixed=fixed)
         return result.params, result.predict(X)
 
-    (params, prediction), (expected, predicted) = jax.jit(run)(Y), run(Y)
+    (params, prediction), (expected, predicted) = quick(run)(Y), run(Y)
     close(params, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(prediction, predicted, rtol=1e-4, atol=1e-5)

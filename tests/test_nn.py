@@ -12,12 +12,13 @@ from flax import nnx
 
 import parity_nn
 from jaxfit import nn
+from jaxfit._compile import HASTY
 from reference import HAVE_TORCH, reference, stored
 
 CASES = parity_nn.table()
 
 # Small programs, each run once: compiling is what the tests spend their time on.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 def merged(graphdef, *states):
@@ -105,11 +106,15 @@ def inputs(case):
 
 def of_case(case):
     options = {"param_dtype": jnp.float64} if case.weights or "Norm" in case.layer else {}
-    options |= {"rngs": nn.Rngs(0)} if case.layer in ("Conv1d", "Conv2d", "Embedding", "Linear") else {}
-    layer = getattr(nn, case.layer)(**case.arguments, **options)
+    make = functools.partial(getattr(nn, case.layer), **case.arguments, **options)
+    if case.layer in ("Conv1d", "Conv2d", "Embedding", "Linear"):  # shapes alone: random weights would be overwritten
+        layer = nnx.eval_shape(lambda: make(rngs=nn.Rngs(0)))
+    else:
+        layer = make()
     for name, array in case.weights.items():
-        variable = getattr(layer, our_name(case, name))
-        variable[...] = jnp.asarray(our_weight(array, case, name))
+        variable, weight = getattr(layer, our_name(case, name)), jnp.asarray(our_weight(array, case, name))
+        assert (variable.shape, variable.dtype) == (weight.shape, weight.dtype)
+        variable.set_value(weight)
     return layer
 
 

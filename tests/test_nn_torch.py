@@ -11,6 +11,7 @@ from flax import nnx
 
 import parity_weights
 from jaxfit import nn
+from jaxfit._compile import HASTY
 from jaxfit.nn import from_torch, to_torch
 from reference import HAVE_TORCH, reference, stored
 
@@ -140,7 +141,7 @@ def built(name):
 
 FLATTENED = {"by_hand": {"fc1": 4}, "colours": {"3": 3}, "pooled": {"3": 3}, "branches": {"3": 7}}
 # Small programs, each run once: compiling is what the tests spend their time on.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 IMAGES = {"cnn", "by_hand", "groups", "colours", "pooled", "branches"}
 
 

@@ -1,6 +1,7 @@
 """The package as a whole: its public names, what importing it loads, and that it leaves JAX's settings alone."""
 
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,15 +64,29 @@ def test_public_functions_and_classes_are_documented(module):
                 assert section in documentation, f"{name} lacks {section}"
 
 
-def test_importing_it_loads_no_more_than_it_needs():
-    heavy = ["flax", "matplotlib", "orbax", "tensorboardX", "rich", "scipy.optimize", "torch", "IPython"]
-    loaded = python(f"import sys, jaxfit; print([name for name in {heavy} if name in sys.modules])")
-    baseline = python(f"import sys, jax, optax; print([name for name in {heavy} if name in sys.modules])")
-    assert loaded == baseline
+IMPORT = """
+import json, sys, jax, optax
+heavy = ["flax", "matplotlib", "orbax", "tensorboardX", "rich", "scipy.optimize", "torch", "IPython"]
+def loaded():
+    return [name for name in heavy if name in sys.modules]
+baseline = loaded()
+import jaxfit
+print(json.dumps({"baseline": baseline, "loaded": loaded(), "devices": repr(jax._src.xla_bridge._backends)}))
+"""
 
 
-def test_importing_it_initialises_no_device():
-    assert python("import jaxfit, jax; print(jax._src.xla_bridge._backends)") == "{}"
+@pytest.fixture(scope="module")
+def imported():
+    """What importing it does, in a fresh interpreter that has imported jax and optax."""
+    return json.loads(python(IMPORT))
+
+
+def test_importing_it_loads_no_more_than_it_needs(imported):
+    assert imported["loaded"] == imported["baseline"]
+
+
+def test_importing_it_initialises_no_device(imported):
+    assert imported["devices"] == "{}"
 
 
 def test_it_never_touches_the_settings_of_jax():

@@ -12,16 +12,20 @@ from jaxfit._traced import TracedResult
 if TYPE_CHECKING:
     from jaxfit import metrics, models, nn, plotting
     from jaxfit._curve_fit import curve_fit
+    from jaxfit._fit_many import fit_many
+    from jaxfit._results import FitResults
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FitResult",
+    "FitResults",
     "FitWarning",
     "Status",
     "TracedResult",
     "curve_fit",
     "fit",
+    "fit_many",
     "losses",
     "metrics",
     "models",
@@ -33,5 +37,13 @@ __all__ = [
 
 __getattr__, __dir__ = attach(
     __name__,
-    {"curve_fit": "_curve_fit", "metrics": "metrics", "models": "models", "nn": "nn", "plotting": "plotting"},
+    {
+        "FitResults": "_results",
+        "curve_fit": "_curve_fit",
+        "fit_many": "_fit_many",
+        "metrics": "metrics",
+        "models": "models",
+        "nn": "nn",
+        "plotting": "plotting",
+    },
 )

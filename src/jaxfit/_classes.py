@@ -68,7 +68,7 @@ def check(task: Task, meaning: Any, nature: _forward.Nature | None) -> tuple[int
         nature = _forward.look(("function", meaning), evaluate, None, task.params, (), task.data.x)
     step, why = _WRONG_STEP.get(name, ("", ""))
     if step and nature.ending == step:
-        warnings.warn(f"The model ends in {step}, and {why}", FitWarning, stacklevel=3)
+        warnings.warn(f"The model ends in {step}, and {why}", FitWarning, stacklevel=4)
     shape = getattr(nature.prediction, "shape", ())
     if name not in _LABELS or len(shape) < 2:
         return None

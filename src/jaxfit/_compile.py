@@ -69,13 +69,36 @@ def call(
             check()
         return program(*args), 0.0
     leaves, tree = jax.tree.flatten(args)
+    compiled, seconds = ready(program, key, leaves, tree, check=check, options=options)
+    return compiled(*leaves), seconds
+
+
+def ready(
+    program: Callable,
+    key: Hashable,
+    leaves: list[Any],
+    tree: Any,
+    *,
+    check: Callable[[], None] | None = None,
+    options: dict[str, bool | str] | None = None,
+) -> tuple[Callable, float]:
+    """A program compiled for arguments with these leaves, to be called with the leaves, and the seconds that this took.
+
+    Args:
+        program: As in `call`, and so all others.
+        key: What it is.
+        leaves: The leaves of its arguments, or of others of their shapes.
+        tree: The structure of its arguments.
+        check: Called before a compilation.
+        options: How to compile it.
+    """
     whole = (key, tree, tuple(map(_kind, leaves)), settings())
     with _lock:
         compiled = _programs.get(whole)
         if compiled is not None:
             _programs.move_to_end(whole)
     if compiled is not None:
-        return compiled(*leaves), 0.0
+        return compiled, 0.0
     started = time.perf_counter()
     if check is not None:
         check()
@@ -87,7 +110,7 @@ def call(
         _programs[whole] = compiled
         while len(_programs) > _PROGRAMS_KEPT:
             _programs.popitem(last=False)
-    return compiled(*leaves), seconds
+    return compiled, seconds
 
 
 def kept(key: Hashable, make: Callable[[], Any]) -> Any:

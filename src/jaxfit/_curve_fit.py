@@ -219,7 +219,7 @@ def _better(attempt: Callable[[LevenbergMarquardt, int], _End], request: Request
         held = None
         if request.bounds is not None:
             held = (end.params <= request.bounds[0]) | (end.params >= request.bounds[1])
-        if not ends_badly(end.loss, end.gradient, end.curvature, end.scale, end.params, held):
+        if not ends_badly(end.loss, end.gradient, end.curvature.diagonal(), end.scale, end.params, held):
             return end
     second = attempt(_PLAIN.robust(), most) if end.converged or most > first else end
     if second.converged and (second.loss < end.loss or not end.converged):

@@ -1,32 +1,14 @@
 """`fit`: checks what it was given, lets the loop run as one compiled program, and wraps what came out."""
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, cast
 
-import jax
 import optax
 
-from jaxfit import (
-    _checks,
-    _classes,
-    _compile,
-    _drive,
-    _inputs,
-    _limits,
-    _model,
-    _modules,
-    _networks,
-    _options,
-    _program,
-    _traced,
-    _wrap,
-    losses,
-)
-from jaxfit._fingerprint import fingerprint
-from jaxfit._problem import Batch, Problem
-from jaxfit._program import Held, Task
+from jaxfit import _drive, _options, _traced, _wrap, losses
+from jaxfit._prepare import prepare
+from jaxfit._program import Task
 from jaxfit._result import FitResult
 from jaxfit.optimizers import Optimizer
 
@@ -135,112 +117,49 @@ def fit(
         >>> round(float(result.params["slope"]), 2)
         2.0
     """
-    _options.check_functions(model, loss, metrics)
-    kind = _options.kind(data)
-    if not isinstance(shuffle, bool):
-        raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
-    seed = _inputs.seed(key)
-    dtype = _networks.dtype(compute_dtype)
-    guessed = params is None and hasattr(model, "guess")
-    if guessed:
-        params = _guess(model, data, kind)
-    network = None
-    model = _modules.unwrapped(model)
-    if _model.kind(model) is not None:
-        network = _networks.prepare(model, params, data, kind, batch_size, seed)
-        params, data = network.params, network.data
-    steady = (network is None or network.is_steady) and dtype is None
-    chosen = _options.optimizer(optimizer, loss, params, whole=kind == "arrays" and batch_size is None and steady)
-    given = {"batch_size": batch_size, "sigma": sigma, "weights": weights, "bounds": bounds, "fixed": fixed}
-    given |= {"validation": validation, "metrics": metrics, "compute_dtype": compute_dtype}
-    _options.check_together(kind, chosen, given)
-    chosen.check_loss(loss)
-    arrays = (data if kind == "arrays" else None), params, sigma, weights, bounds, chosen, key
-    traced = _traced.is_traced(*arrays, loss, *([network.carried] if network else [model]))
-    if traced and kind == "stream":
-        raise TypeError("an iterable of batches cannot be run inside jit, vmap or grad; give data as arrays (x, y).")
-    widen = chosen.is_second_order and (network is None or _compile.setting("jax_enable_x64"))
-    start = _inputs.params(params, data, widen=widen, traced=traced)
-    stays = _limits.fixed(fixed, start.tree)
-    fitted, held, still = start.tree, Held(), stays
-    if network is not None:
-        fitted, held, still = _networks.parted(network, chosen, start.tree, stays)
-    limits, first = _limits.bounds(bounds, getattr(model, "bounds", None), still, fitted, guessed=guessed)
-    with jax.enable_x64(True) if start.wide else contextlib.nullcontext():
-        batch = None
-        if kind == "arrays":
-            batch = _samples(data, network and network.batch, loss, sigma, weights, start.wide, batch_size)
-        look = None if validation is None else _validation(validation, batch, start.wide, batch_size)
-        own = network.network.meaning if network else fingerprint(model)
-        meaning = _meaning(own, loss, metrics, chosen, data if kind == "sampler" else None, dtype)
-        task = Task(
-            problem=Problem(model, loss, _options.sums(loss), draws=network is not None and network.nature.draws),
-            optimizer=chosen,
-            params=first,
-            data=batch,
-            sampler=data if kind == "sampler" else None,
-            batch_size=_options.batch_size(batch_size, batch),
-            shuffle=shuffle,
-            bounds=limits,
-            validation=look,
-            metrics=dict(metrics or {}),
-            record=_options.record(record),
-            seed=seed[0],
-            key_kind=seed[1],
-            meaning=meaning,
-            network=network and network.network,
-            held=held,
-            compute_dtype=dtype,
-            row_bytes=_networks.block_bytes(network, look) if network and (look or metrics) else 0,
-        )
-        task = task._replace(problem=_program.at(task, None, *held[:2]))
-        if traced:
-            return cast("FitResult", _traced.fit(task, _steps(task, steps, epochs), absolute_sigma))
-        task = task._replace(classes=_classes.check(task, own, network and network.nature))
-        if chosen.in_blocks and batch is not None:
-            block = _program.blocks(task.problem, task.params, batch, (meaning, network and fingerprint(held)))
-            task = task._replace(problem=task.problem._replace(block=block))
-        if kind == "stream":
-            ended = _drive.stream(task, data, *_options.limit(chosen, steps, epochs), start.wide)
-        else:
-            ended = _drive.in_memory(task, _steps(task, steps, epochs))
-    again = functools.partial(
-        fit, model, data, loss=loss, optimizer=chosen, sigma=sigma, absolute_sigma=absolute_sigma, weights=weights,
+    ready = prepare(
+        model,
+        data,
+        params,
+        loss=loss,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        sigma=sigma,
+        weights=weights,
         bounds=bounds,
+        fixed=fixed,
+        validation=validation,
+        metrics=metrics,
+        record=record,
+        compute_dtype=compute_dtype,
+        key=key,
+    )
+    task = ready.task
+    with ready.precision():
+        if ready.traced:
+            return cast("FitResult", _traced.fit(task, step_limit(task, steps, epochs), absolute_sigma))
+        if ready.kind == "stream":
+            limit = _options.limit(task.optimizer, steps, epochs)
+            ended = _drive.stream(task, ready.data, *limit, ready.wide)
+        else:
+            ended = _drive.in_memory(task, step_limit(task, steps, epochs))
+    again = functools.partial(
+        fit, ready.model, ready.data, loss=loss, optimizer=task.optimizer, sigma=sigma, absolute_sigma=absolute_sigma,
+        weights=weights, bounds=bounds,
     )  # fmt: skip
-    begun = start.tree if network else first
-    return _wrap.wrap(task, ended, start.wide, absolute_sigma, begun, stays, lambda at, fixed: again(at, fixed=fixed))
+    return _wrap.wrap(
+        task,
+        ended,
+        ready.wide,
+        absolute_sigma,
+        ready.start,
+        ready.stays,
+        lambda at, fixed: again(at, fixed=fixed),
+    )
 
 
-def _samples(data: Any, batch: Batch | None, loss: Callable, sigma: Any, weights: Any, wide: bool, size: Any) -> Batch:
-    """Data in memory, with what goes with y; `batch` where they have been looked at already."""
-    batch = batch or _inputs.arrays(data, wide, ragged=size is None)
-    if sigma is not None:
-        batch = batch._replace(sigma=_inputs.spread("sigma", sigma, batch, wide, rows_only=False))
-    if weights is not None:
-        batch = batch._replace(weights=_inputs.spread("weights", weights, batch, wide, rows_only=True))
-        _options.check_weights(loss, batch)
-    return batch
-
-
-def _validation(given: Any, batch: Batch | None, wide: bool, size: Any) -> Batch:
-    """Data that are looked at after every epoch."""
-    look = _inputs.arrays(given, wide, "validation", ragged=size is None)
-    if batch is not None and getattr(batch.sigma, "ndim", 1) == 0:
-        return look._replace(sigma=batch.sigma)  # one number holds for all samples, those too
-    return look
-
-
-def _meaning(model: Any, loss: Callable, metrics: Any, optimizer: Optimizer, sampler: Any, dtype: Any) -> Any:
-    """All that decides what the compiled program computes, beside shapes and flags; `model` is the model's own key."""
-    structure = jax.tree.structure(optimizer)
-    if any(callable(value) or isinstance(value, tuple) for _, value in optimizer.tree_flatten()[1][1]):
-        structure = fingerprint((type(optimizer), optimizer.tree_flatten()[1]))  # functions count by what they do
-    functions = model, fingerprint(loss), sampler and fingerprint(sampler)
-    return (*functions, structure, metrics and fingerprint(metrics), dtype)
-
-
-def _steps(task: Task, steps: Any, epochs: Any) -> int:
+def step_limit(task: Task, steps: Any, epochs: Any) -> int:
     """How many steps a fit may take whose batches the program deals."""
     steps, epochs = _options.limit(task.optimizer, steps, epochs)
     if epochs is not None:
@@ -251,11 +170,3 @@ def _steps(task: Task, steps: Any, epochs: Any) -> int:
     if steps >= 2**31 - 1:
         raise ValueError(f"the fit would take {steps} steps; expected fewer than 2**31 - 1.")
     return steps
-
-
-def _guess(model: Any, data: Any, kind: str) -> Any:
-    """The starting values of a model that finds them in the data."""
-    if kind != "arrays" or _traced.is_traced(data):
-        raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")
-    arrays = _inputs.arrays(data, wide=True)
-    return model.guess(arrays.x, arrays.y)

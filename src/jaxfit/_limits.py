@@ -113,7 +113,7 @@ def _is_part(path: str, name: str) -> bool:
     return path == name or path.startswith(f"{name}.")
 
 
-def _found(given: Any, path: Any) -> Any:
+def said_of(given: Any, path: Any) -> Any:
     """What a tree that may stop short of the params' own says of the leaf at this path; None for nothing."""
     for key in path:
         if isinstance(given, dict):
@@ -128,7 +128,7 @@ def _found(given: Any, path: Any) -> Any:
 
 
 def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
-    found = _found(given, path)
+    found = said_of(given, path)
     name = _checks.stem(path)
     if isinstance(found, dict):
         raise ValueError(f"bounds: the {what} of {name} is {_checks.describe_tree(found)}; {_EXPECTED}.")
@@ -155,7 +155,7 @@ def _numbers(what: str, given: Any, path: Any, leaf: Any, default: Any) -> Any:
 
 
 def _bools(given: Any, path: Any, leaf: Any) -> np.ndarray:
-    found = _found(given, path)
+    found = said_of(given, path)
     name = _checks.stem(path)
     array = np.asarray(False if found is None else found)
     if array.dtype != bool:

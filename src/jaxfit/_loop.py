@@ -39,6 +39,7 @@ class Progress(NamedTuple):
 
     Attributes:
         step: The number of the next row.
+        seen: How many rows of this fit there are; fewer than `step` where others run on beside it.
         state: The optimizer's state.
         running: Whether there is anything left to do.
         converged: Whether the optimizer said so.
@@ -47,6 +48,7 @@ class Progress(NamedTuple):
     """
 
     step: jax.Array
+    seen: jax.Array
     state: State
     running: jax.Array
     converged: jax.Array
@@ -67,8 +69,12 @@ def run(
     evaluate: Callable[[State], dict[str, jax.Array]] | None = None,
     epoch_capacity: int = 0,
     careful: bool = False,
+    few: Any = 0,
 ) -> Progress:
     """Takes steps from `span.start` until `span.stop`, convergence or a loss that is not finite.
+
+    Under `vmap` all fits take their steps together, and none is touched any more after its own end. `span.stop` and
+    `span.rows` may then be those of each fit.
 
     Args:
         optimizer: Whose step is taken.
@@ -83,10 +89,16 @@ def run(
         epoch_capacity: Rows of the epochs' history.
         careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
             Its norm is then recorded.
+        few: Under `vmap`, how many of the fits may be left running at the end, for the caller to gather up.
 
     Returns:
         Where the loop got to.
     """
+    few = jnp.asarray(few, jnp.int32)
+
+    def goes_on(running: jax.Array) -> jax.Array:
+        return _goes_on(running, few)
+
     span = Span(*(jnp.asarray(number, jnp.int32) for number in span))
     length = source.steps_per_round
     stream = random.fold_in(key, _STEP_STREAM) if problem.draws else key
@@ -104,14 +116,15 @@ def run(
             info = info._replace(loss=loss)
         after = after._replace(params=problem.within(after.params))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
-        going = sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
+        going = now.running & sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
         row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}
         return Progress(
             step=now.step + 1,
+            seen=now.seen + now.running,
             # A step that starts from what is not finite, or from the last row, is not taken.
             state=after if unguarded else jax.tree.map(functools.partial(lax.select, going), after, now.state),
-            running=going,
-            converged=now.converged if record else sound & info.converged,
+            running=going if record else going & (now.step + 1 < span.rows),
+            converged=now.converged if record else now.converged | (now.running & sound & info.converged),
             history=_write(now.history, now.step - span.start, row),
             epochs=now.epochs,
         )
@@ -119,7 +132,7 @@ def run(
     def full_steps(drawn: Any, first: Any, end: Any, now: Progress) -> Progress:
         """Steps on full batches of the round that began at step `first`, up to the row `end`."""
         return lax.while_loop(
-            lambda now: now.running & (now.step < end),
+            lambda now: goes_on(now.running & (now.step < end)),
             lambda now: advance(now, source.batch(drawn, now.step - first)),
             now,
         )
@@ -131,7 +144,7 @@ def run(
         drawn = source.draw(key, number)
         now = full_steps(drawn, first, jnp.minimum(span.rows, first + length - source.smaller), now)
         if source.smaller:
-            due = now.running & (now.step == first + length - 1) & (now.step < span.rows)
+            due = goes_on(now.running & (now.step < span.rows)) & (now.step == first + length - 1)
             now = lax.cond(due, lambda now: advance(now, source.last(drawn)), lambda now: now, now)
         if evaluate is not None:
             row = number - span.start // length
@@ -141,6 +154,7 @@ def run(
 
     now = Progress(
         step=span.start,
+        seen=span.start,
         state=state,
         running=span.start < span.rows,
         converged=jnp.asarray(False),
@@ -151,7 +165,7 @@ def run(
         now = full_steps(None, 0, span.rows, now)
     else:
         one_more = functools.partial(a_round, length)
-        now = lax.while_loop(lambda now: now.running & (now.step < span.rows), one_more, now)
+        now = lax.while_loop(lambda now: goes_on(now.running & (now.step < span.rows)), one_more, now)
     if not record:
         return now
     last = now.step - 1
@@ -160,6 +174,24 @@ def run(
     for name in ("loss", "gradient_norm") if careful else ("loss",):
         stopped &= jnp.isfinite(now.history[name][last - span.start])
     return now._replace(converged=stopped)
+
+
+@jax.custom_batching.custom_vmap
+def _goes_on(running: jax.Array, few: jax.Array) -> jax.Array:
+    """Whether a fit runs; under `vmap`, whether more than a few of all fits do, in one answer for all of them.
+
+    One answer lets them take their steps together: with an answer for each, JAX would copy the states of all that have
+    ended at every step.
+    """
+    del few
+    return running
+
+
+@_goes_on.def_vmap
+def _(size: int, batched: Any, running: jax.Array, few: jax.Array) -> tuple[jax.Array, bool]:
+    del size
+    together = jnp.sum(running, dtype=jnp.int32) > jnp.max(few) if batched[0] else running
+    return _goes_on(together, few if not batched[1] else jnp.max(few)), False
 
 
 def _end_epoch(evaluate: Callable[[State], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:

@@ -81,7 +81,7 @@ def prepare(model: Any, params: Any, data: Any, kind: str, batch_size: Any, seed
             f"The {name} draws random numbers in evaluation too, so validation, metrics and predictions have them: let "
             "one of its attributes, or an argument of its own __call__, be named train or deterministic.",
             FitWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return Prepared(network, nature, data, batch)
 

@@ -1,6 +1,7 @@
 """What is minimised: model, loss, weights and bounds, as the loss, gradient and Gauss–Newton terms of a batch."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,6 +128,8 @@ class Problem(NamedTuple):
 
     def gauss_newton(self, flat: jax.Array, unravel: Callable, batch: Batch) -> GaussNewton:
         """The Gauss–Newton terms at params given as one vector, [p], of which `unravel` makes the pytree."""
+        if isinstance(flat, _small.Apart):
+            return self._summed_apart(flat, unravel, batch)
 
         def terms(batch: Batch, mass: Any) -> GaussNewton:
             def along(direction: Any) -> tuple[Any, Any, Any]:
@@ -176,13 +179,82 @@ class Problem(NamedTuple):
             weights: One per sample, [n], or None.
             mass: What the samples of all blocks weigh.
         """
-        own = _curvature.weight(self.loss)
-        factor = self._share(residual, weights, mass) * (1 if own is None else jnp.asarray(own, residual.dtype))
-        both = jnp.concatenate([rows, residual.reshape(1, -1)])
-        if jnp.ndim(factor):  # a square root on each side keeps the product symmetric
-            both, factor = both * jnp.sqrt(jnp.broadcast_to(factor, residual.shape)).reshape(1, -1), 1
+        (columns, residual), factor = self._weighed([rows.reshape(-1, *residual.shape), residual], weights, mass)
+        both = jnp.concatenate([columns.reshape(len(rows), -1), residual.reshape(1, -1)])
         product = (both @ both.T if self.block is None else _small.gram(both)) * factor
         return GaussNewton(product[-1, -1], 2 * product[:-1, -1], 2 * product[:-1, :-1])
+
+    def _summed_apart(self, flat: _small.Apart, unravel: Callable, batch: Batch) -> GaussNewton:
+        """The terms at params given apart: sums over samples, each of which is handled by itself.
+
+        Many fits side by side get the samples as the outer axis and the fits as the inner one, in which their numbers
+        lie next to each other, whatever the order in which the caller batches them.
+        """
+        mass = self._mass(batch)
+        dealt = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, batch)  # a single sigma is that of all samples
+
+        def of_one(flat: _small.Apart, sample: Batch, mass: Any) -> GaussNewton:
+            row = jax.tree.map(lambda leaf, axis: leaf if axis is None else leaf[None], sample, dealt)
+            return self._terms_apart(flat, unravel, row, mass)
+
+        def summed(of_samples: Callable, *arguments: Any) -> GaussNewton:
+            each = jax.vmap(of_samples, in_axes=(None, dealt, None))(*arguments)
+            # All sums in one pass: XLA would read the samples' terms once for each of them.
+            parts, tree = jax.tree.flatten(each)
+            zeros = [np.zeros((), part.dtype) for part in parts]
+            return tree.unflatten(lax.reduce(parts, zeros, lambda some, more: [*map(operator.add, some, more)], (0,)))
+
+        alone = jax.custom_batching.custom_vmap(functools.partial(summed, of_one))
+
+        @alone.def_vmap
+        def _(_: int, batched: Any, flat: Any, batch: Batch, mass: Any) -> Any:
+            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+            moved = jax.tree.map(
+                lambda leaf, fits, axis: leaf if fits is None or axis is None else jnp.moveaxis(leaf, 1, 0),
+                batch,
+                axes[1],
+                dealt,
+            )
+            terms = summed(jax.vmap(of_one, in_axes=axes), flat, moved, mass)
+            return terms, jax.tree.map(lambda _: True, terms)
+
+        return alone(flat, batch, mass)
+
+    def _terms_apart(self, flat: _small.Apart, unravel: Callable, batch: Batch, mass: Any) -> GaussNewton:
+        """The terms of a few samples at params given apart."""
+        columns, prediction, target = [], None, None
+        for index in range(flat.size):
+
+            def compared(number: Any, index: int = index) -> tuple[Any, Any]:
+                return self.compared(self.model(unravel(flat.but(index, number)), batch.x), batch)
+
+            along = jnp.ones_like(flat[index])
+            prediction, column, target = jax.jvp(compared, (flat[index],), (along,), has_aux=True)
+            columns.append(column)
+        assert prediction is not None
+        places = [(i, j) for i in range(flat.size) for j in range(i + 1)]
+        if _curvature.is_squared(self.loss):
+            both, factor = self._weighed([*columns, prediction - target], batch.weights, mass)
+            # One sample has an axis of length 1, which XLA's sums over samples take long to see through.
+            product = _small.gram([row[0] for row in both] if len(both[0]) == 1 else both) * factor
+            gradient = _small.Apart(2 * product.at(flat.size, i) for i in range(flat.size))
+            curvature = _small.Triangle(2 * product.at(i, j) for i, j in places)
+            return GaussNewton(product.at(flat.size, flat.size), gradient, curvature)
+        loss, slope, curve = self._shape(prediction, target, batch.weights, mass)
+        curved = [curve(column[None])[0] for column in columns]
+        gradient = _small.Apart(jnp.sum(column * slope) for column in columns)
+        return GaussNewton(loss, gradient, _small.Triangle(jnp.sum(columns[i] * curved[j]) for i, j in places))
+
+    def _weighed(self, rows: list[Any], weights: Any, mass: Any) -> tuple[list[Any], Any]:
+        """Jacobian and residual so that their products, times the factor that comes with them, are the terms."""
+        residual = rows[-1]
+        own = _curvature.weight(self.loss)
+        factor = self._share(residual, weights, mass) * (1 if own is None else jnp.asarray(own, residual.dtype))
+        if not jnp.ndim(factor):
+            return rows, factor
+        # A square root on each side keeps the product symmetric.
+        root = jnp.sqrt(jnp.broadcast_to(factor, residual.shape))
+        return [row * root for row in rows], 1
 
     def _share(self, values: jax.Array, weights: Any, mass: Any) -> Any:
         """By what the losses of samples are multiplied in their sum."""
@@ -217,11 +289,14 @@ class Problem(NamedTuple):
             diagonal = explicit(prediction, target) * share(prediction)
         return loss, slope, lambda columns: columns * diagonal
 
+    def _mass(self, batch: Batch) -> Any:
+        """What all samples of a batch weigh."""
+        found = _curvature.mass(self.loss, batch.y, _rows(batch)) if batch.weights is None else jnp.sum(batch.weights)
+        return found if isinstance(found, int) else jnp.where(found == 0, 1, found)
+
     def _summed(self, terms: Callable[[Batch, Any], Any], batch: Batch) -> Any:
         """What `terms` gives for all samples: the sum of what it gives for the blocks."""
-        rows = _rows(batch)
-        mass = _curvature.mass(self.loss, batch.y, rows) if batch.weights is None else jnp.sum(batch.weights)
-        mass = mass if isinstance(mass, int) else jnp.where(mass == 0, 1, mass)
+        rows, mass = _rows(batch), self._mass(batch)
         if self.block is None or self.block >= rows:
             return terms(batch, mass)
         size = self.block

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _data, _forward, _loop, _model, _modules, _problem, losses
+from jaxfit import _checks, _compile, _data, _errors, _forward, _loop, _model, _modules, _problem
 from jaxfit._fingerprint import fingerprint
 from jaxfit._modules import Network
 from jaxfit._problem import Batch, Problem
@@ -128,16 +127,27 @@ def whole(
     return _call(task, task.data, program, kind, *arguments, rows=capacity)
 
 
-def inside(task: Task, params: Any, steps: int) -> _loop.Progress:
-    """Runs a fit without a history, inside whatever program is being traced."""
+def inside(
+    task: Task, params: Any, steps: Any, *, state: State | None = None, few: Any = 0, look: bool = True
+) -> _loop.Progress:
+    """Runs a fit without a history, inside whatever program is being traced.
+
+    Args:
+        task: The fit.
+        params: The starting values.
+        steps: At most so many; none, and no look at the params either, where it is negative.
+        state: The optimizer's state to go on from; None for that before the first step.
+        few: Of many fits under `vmap`, how many may be left running at the end.
+        look: Whether an optimizer that stops by itself gets a row more, to tell whether it had converged at its last
+            params.
+    """
     key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
     problem = at(task, task.bounds, *task.held[:2])
-    state = _begun(task, task.optimizer.init(problem, params), task.held.carried)
+    state = _begun(task, task.optimizer.init(problem, params), task.held.carried) if state is None else state
     source = _source(task, task.data, key)
     careful = task.optimizer.needs_full_batch
-    # A second-order optimizer has seen its last params; a row more tells whether it had converged there.
-    span = _loop.Span(0, steps, steps + bool(task.optimizer.default_steps))
-    return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful)
+    span = _loop.Span(0, steps, steps + (look and bool(task.optimizer.default_steps)))
+    return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful, few=few)
 
 
 def begin(task: Task, batch: Batch) -> tuple[State, float]:
@@ -164,6 +174,18 @@ def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_
     leaves, tree = _numbers(task.optimizer)
     arguments = (leaves, state, task.bounds, task.held[:2], batch, task.seed, span)
     return _call(task, batch, program, "advance", *arguments)
+
+
+def look(task: Task, params: Any) -> State:
+    """The state of an optimizer that has looked at params and gone nowhere."""
+
+    def program(leaves, params, bounds, held, data):
+        optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
+        return optimizer.step(problem, optimizer.init(problem, params), data, random.key(0))[0]
+
+    leaves, tree = _numbers(task.optimizer)
+    arguments = (leaves, params, task.bounds, task.held[:2], task.data)
+    return _call(task, task.data, program, "look", *arguments)[0]._replace(params=params)
 
 
 def evaluate(task: Task, state: State) -> tuple[dict[str, Any], float]:
@@ -226,39 +248,6 @@ def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int
     return size if _forward.is_row_by_row(meaning, evaluate, params, (), data.x) else None
 
 
-def robust_terms(problem: Problem, params: Any, data: Batch | None, fitted: Any) -> tuple[jax.Array, jax.Array]:
-    """J'J [p, p] where a robust loss has its minimum, and the variance by which its inverse is the covariance.
-
-    Args:
-        problem: The problem.
-        params: Where it has its minimum.
-        data: The samples.
-        fitted: How many params are not held.
-
-    Source: Huber, "Robust statistics" (1981), 7.6: residuals enter by the loss's slope, so those in its tails count for
-    less.
-    """
-    assert data is not None
-    function, options = _checks.unwrapped(problem.loss)
-    own = options.pop("weight", None)
-    loss = functools.partial(function, **options | {"reduction": "none"})
-    flat, unravel = ravel_pytree(params)
-    squares = problem._replace(loss=functools.partial(losses.mse, weight=own), sums=True)
-    curvature = squares.gauss_newton(flat, unravel, data).curvature / 2
-    prediction, target = problem.compared(problem.model(params, data.x), data)
-    slope = jax.grad(lambda prediction: jnp.sum(loss(prediction, target)))
-    pull, bend = jax.jvp(slope, (prediction,), (jnp.ones_like(prediction),))
-    weights = jnp.ones_like(pull) if own is None else jnp.broadcast_to(jnp.asarray(own, pull.dtype), pull.shape)
-    if data.weights is not None:
-        weights = weights * _problem.per_row(data.weights, pull)
-    count = jnp.sum(weights)
-    mean = jnp.sum(weights * bend) / count
-    spread = jnp.sum(weights * (bend - mean) ** 2) / count
-    correction = 1 + fitted / count * spread / mean**2
-    variance = correction**2 * jnp.sum(weights * pull**2) / (count - fitted) / mean**2
-    return curvature, jnp.where(count > fitted, variance, jnp.inf)
-
-
 def sandwich(task: Task, params: Any, held: np.ndarray | None) -> np.ndarray:
     """The inverse covariance of params that a robust loss fitted, [p, p].
 
@@ -268,27 +257,10 @@ def sandwich(task: Task, params: Any, held: np.ndarray | None) -> np.ndarray:
         held: Which params a bound holds back, a bool [p]; None for none.
     """
     fitted = sum(leaf.size for leaf in jax.tree.leaves(params)) - (0 if held is None else int(held.sum()))
-    program = functools.partial(robust_terms, task.problem)
+    program = functools.partial(_errors.robust_terms, task.problem)
     key = program_key(task, "sandwich"), fingerprint(task.held)
     (curvature, variance), _ = _compile.call(program, key, params, task.data, np.float32(fitted))
     return np.asarray(curvature) / float(variance)
-
-
-def observations(task: Task) -> tuple[Any, Any]:
-    """By what the loss is multiplied to be the sum of the losses of all samples, and how many these are."""
-    data = task.data
-    assert data is not None
-
-    def losses(params: Any, batch: Batch) -> Any:
-        pair = task.problem.compared(task.problem.model(params, batch.x), batch)
-        return task.problem.loss(*pair, reduction="none")
-
-    size = jax.eval_shape(losses, task.params, data).size
-    rows = jax.tree.leaves(data.y)[0].shape[0]
-    total, count = _curvature.mass(task.problem.loss, data.y, rows) * (size / rows), size
-    if data.weights is not None:
-        total, count = data.weights.sum() * (size / rows), (data.weights > 0).sum() * (size // rows)
-    return (1 if task.problem.sums else total), count
 
 
 def _call(

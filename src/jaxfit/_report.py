@@ -21,13 +21,13 @@ _DIGITS = {4: 7, 8: 10}  # the most that a value is shown with, by the bytes of 
 
 def text(result: "FitResult") -> str:
     """The report, in lines of at most about 80 characters."""
-    lines = [_title(result), *_wrapped(f"{result.status.value}: {result.message}"), "", *_table(_params(result))]
+    lines = [_title(result), *_wrapped(f"{result.status.value}: {result.message}"), "", *table(_params(result))]
     for warning in _warnings(result):
         lines += ["", *_wrapped(warning, hang=2)]
     correlations = _correlations(result)
     if correlations:
-        lines += ["", "  Correlations", *_table(correlations, indent=4)]
-    lines += ["", *_table(_facts(result), header=False)]
+        lines += ["", "  Correlations", *table(correlations, indent=4)]
+    lines += ["", *table(_facts(result), header=False)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -265,7 +265,7 @@ def _wrapped(sentence: str, hang: int = 4) -> list[str]:
     return textwrap.wrap(sentence, 78, initial_indent="  ", subsequent_indent=" " * hang)
 
 
-def _table(rows: list[tuple[str, ...]], header: bool = True, indent: int = 2) -> list[str]:
+def table(rows: list[tuple[str, ...]], header: bool = True, indent: int = 2) -> list[str]:
     """Aligned columns: names to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     justified = [

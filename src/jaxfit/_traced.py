@@ -17,11 +17,10 @@ from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from jaxfit import _checks, _compile, _modules, _program, _small, losses
+from jaxfit import _checks, _compile, _errors, _modules, _program, _small, losses
 from jaxfit._fingerprint import fingerprint
-from jaxfit._problem import GaussNewton, Problem
+from jaxfit._problem import Problem
 from jaxfit._program import Task
-from jaxfit.losses import _curvature
 
 
 @jax.tree_util.register_dataclass
@@ -168,8 +167,8 @@ def _run(task: Task, flat: jax.Array, steps: int) -> tuple[jax.Array, Any]:
     progress = _program.inside(task, unravel(flat), steps)
     found, _ = ravel_pytree(task.optimizer.answer(progress.state))
     if not task.optimizer.default_steps:  # without a stopping rule it takes all its steps, and ends with that
-        return found, (progress.step, jnp.asarray(True), progress.state.carried)
-    return found, (progress.step - 1, progress.converged, ())
+        return found, (progress.seen, jnp.asarray(True), progress.state.carried)
+    return found, (progress.seen - 1, progress.converged, ())
 
 
 def _first_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...]:
@@ -193,36 +192,8 @@ def _second_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ..
     residual = _residual(problem, task.optimizer.penalty, unravel, task.data)
     flat, (taken, converged, _) = lax.custom_root(residual, start, solve, _solved, has_aux=True)
     terms = problem.gauss_newton(flat, unravel, task.data)
-    covariance = _covariance(task, terms, flat, absolute_sigma)
-    return flat, terms.loss, taken.astype(jnp.int32), converged > 0, covariance, ()
-
-
-def _covariance(task: Task, terms: GaussNewton, flat: jax.Array, absolute_sigma: bool) -> jax.Array:
-    """What `Evidence` says of the covariance, in terms that can be traced."""
-    total, observations = _program.observations(task)
-    held = jnp.zeros(flat.shape, bool)
-    if task.bounds is not None:
-        lower, upper = (ravel_pytree(bound)[0] for bound in task.bounds)
-        held = (flat <= lower) | (flat >= upper)
-    curvature = terms.curvature * total
-    if _curvature.is_robust(task.problem.loss):
-        _, unravel = ravel_pytree(task.params)
-        curvature, variance = _program.robust_terms(task.problem, unravel(flat), task.data, jnp.sum(~held))
-        curvature = curvature / variance
-    idle = ~held & (jnp.diagonal(curvature) <= 0)  # without effect on the prediction
-    free = ~(held | idle)
-    block = free[:, None] & free
-    curvature = jnp.where(block, curvature, jnp.eye(flat.size, dtype=flat.dtype))
-    curvature = curvature + jnp.where(block, jax.hessian(task.optimizer.penalty)(flat), 0)
-    unit = 1 / jnp.sqrt(jnp.diagonal(curvature))
-    inverse = jnp.linalg.inv(curvature * unit[:, None] * unit) * unit[:, None] * unit
-    if _checks.unwrapped(task.problem.loss)[0] is losses.mse:
-        inverse = 2 * inverse  # the squared error has twice the curvature of a log-likelihood
-        if not absolute_sigma:
-            freedom = observations - jnp.sum(~held)
-            inverse = inverse * jnp.where(freedom > 0, terms.loss * total / freedom, jnp.inf)
-    inverse = jnp.where(idle[:, None] | idle, jnp.inf, inverse)
-    return jnp.where(held[:, None] | held, jnp.nan, inverse)
+    found = _errors.errors(problem, unravel(flat), task.data, terms, task.optimizer.penalty, absolute_sigma)
+    return flat, terms.loss, taken.astype(jnp.int32), converged > 0, found.covariance, ()
 
 
 def _residual(problem: Problem, penalty: Callable, unravel: Callable, data: Any) -> Callable[[jax.Array], jax.Array]:

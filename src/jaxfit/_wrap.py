@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _drive, _modules, _program, losses
+from jaxfit import _checks, _drive, _errors, _modules, _program, losses
 from jaxfit._inference import Evidence, regular_inverse
 from jaxfit._problem import Batch
 from jaxfit._program import Task
 from jaxfit._report import named_numbers
 from jaxfit._result import FitResult
-from jaxfit._status import FitWarning
+from jaxfit._status import FitWarning, Status
 from jaxfit.losses import _curvature
 
 
@@ -43,6 +43,20 @@ def wrap(
     message += doubt and f" {doubt}"
     if doubt or not status.ok:
         warnings.warn(message, FitWarning, stacklevel=3)
+    return built(task, ended, (status, message), wide, absolute_sigma, start, fixed, again)
+
+
+def built(
+    task: Task,
+    ended: _drive.Ended,
+    verdict: tuple[Status, str],
+    wide: bool,
+    absolute_sigma: bool,
+    start: Any,
+    fixed: Any,
+    again: Callable[[Any, Any], FitResult],
+) -> FitResult:
+    """The result of a fit whose status and message, the verdict, are known; the other arguments are those of `wrap`."""
     params, function, network = task.optimizer.answer(ended.state), task.problem.model, task.network
     carried = ended.state.carried if task.held.changes else task.held.carried
     bounds, frozen, rebuild = task.bounds, task.held.frozen, lambda: task.problem.model
@@ -59,8 +73,8 @@ def wrap(
     return FitResult(
         params=jax.device_get(params) if wide else params,
         loss=ended.loss,
-        status=status,
-        message=message,
+        status=verdict[0],
+        message=verdict[1],
         steps=ended.steps,
         history=history,
         compile_seconds=ended.compile_seconds,
@@ -126,7 +140,7 @@ def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence
     if terms is None or task.data is None:
         return None
     loss = task.problem.loss
-    total, observations = _program.observations(task)
+    total, observations = _errors.observations(task.problem, task.params, task.data)
     total = float(total)
     held, robust = _drive.held(task, ended.state), _curvature.is_robust(loss)
     return Evidence(

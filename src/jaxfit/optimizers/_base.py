@@ -143,6 +143,16 @@ class Optimizer(abc.ABC):
         """The limit of a first try that a second may follow; None where there is but one."""
         return None
 
+    def doubts(self, state: State, held: Any) -> Any:
+        """Whether an end at which it converged is one to doubt: a bool, traced where the state is.
+
+        Args:
+            state: The state at the end.
+            held: Which params a bound holds back, a bool vector [p]; None for none.
+        """
+        del state, held
+        return False
+
     def second_try(self, state: State, converged: bool, held: np.ndarray | None) -> "Optimizer | None":
         """Who starts anew where this optimizer ended badly; None where the end is sound, or there is nobody.
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from jaxfit import _checks, _small
 from jaxfit._problem import Batch, GaussNewton, Problem
@@ -152,17 +151,13 @@ class LevenbergMarquardt(Optimizer):
     def init(self, problem: Problem, params: Any) -> State:
         """The state before the first step, which only looks at the params themselves."""
         del problem
-        flat, _ = ravel_pytree(params)
-        size = flat.size
-        unknown = GaussNewton(
-            jnp.full((), jnp.inf, flat.dtype), jnp.zeros(size, flat.dtype), jnp.zeros((size, size), flat.dtype)
-        )
+        flat, _ = _small.vector(params)
+        zeros = jax.tree.map(jnp.zeros_like, flat)
+        unknown = GaussNewton(jnp.full((), jnp.inf, flat.dtype), zeros, _small.square(flat, 0))
         number = functools.partial(jnp.asarray, dtype=flat.dtype)
         start = number(self.initial_damping)
         true, false = jnp.asarray(True), jnp.asarray(False)
-        return State(
-            params, Damped(unknown, flat, jnp.zeros_like(flat), start, number(2), number(0), true, false, false)
-        )
+        return State(params, Damped(unknown, flat, zeros, start, number(2), number(0), true, false, false))
 
     def step(self, problem: Problem, state: State, batch: Batch, key: jax.Array) -> tuple[State, Info]:
         """Looks at the trial, goes there or not, and chooses the next; at the end, only says so."""
@@ -172,33 +167,42 @@ class LevenbergMarquardt(Optimizer):
         def stay() -> tuple[State, Info]:
             return state, Info(now.terms.loss, jnp.zeros_like(now.terms.loss), jnp.asarray(True))
 
+        if isinstance(now.trial, _small.Apart):  # many fits side by side: both branches would run, and states be copied
+            return self._look(problem, state, batch)
         # A branch, so that the model is not evaluated once more only to hear that all is done.
         return lax.cond(now.done, stay, lambda: self._look(problem, state, batch))
 
     def _look(self, problem: Problem, state: State, batch: Batch) -> tuple[State, Info]:
         now: Damped = state.inner
-        here, unravel = ravel_pytree(state.params)
+        here, unravel = _small.vector(state.params)
         first = now.terms.loss == jnp.inf
         found = problem.gauss_newton(now.trial, unravel, batch)
         gain_ratio = (now.terms.loss - found.loss) / now.predicted
-        usable = jnp.isfinite(found.loss) & jnp.isfinite(found.curvature).all()
+        usable = ~now.done & jnp.isfinite(found.loss) & _small.is_finite(found.curvature)
         # The last step gains less than the loss's rounding, and the params many digits: rounding must not reject it.
         slack = jnp.where(now.last, 64 * jnp.finfo(here.dtype).eps * jnp.abs(now.terms.loss), 0)
         accepted = usable & (first | (now.straight & (found.loss < now.terms.loss + slack)))
-        flat = lax.select(accepted, now.trial, here)
-        terms = jax.tree.map(functools.partial(lax.select, accepted), found, now.terms)
+        apart = isinstance(here, _small.Apart)
+        accepted = _small.once(accepted, here.dtype) if apart else accepted
+        flat, terms = jax.tree.map(functools.partial(lax.select, accepted), (now.trial, found), (here, now.terms))
         shrink = jnp.maximum(_SHRINK[bool(self.acceleration)], 1 - (2 * jnp.minimum(gain_ratio, 10.0) - 1) ** 3)
         factor = jnp.where(first, 1, jnp.where(accepted, shrink, now.growth))
-        damping = now.damping * factor.astype(flat.dtype)
-        growth = jnp.where(accepted, jnp.asarray(2, flat.dtype), now.growth * 2)
-        scale = jnp.maximum(now.scale, _small.diagonal(terms.curvature))
+        damping = now.damping * factor.astype(here.dtype)
+        growth = jnp.where(accepted, jnp.asarray(2, here.dtype), now.growth * 2)
+        scale = jax.tree.map(jnp.maximum, now.scale, _small.diagonal(terms.curvature))
         before = jnp.where(accepted & ~first, now.predicted, 0)
-        after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, predicted=before, done=now.last)
-        loss = lax.select(first, found.loss, now.terms.loss)
-        gradient = lax.select(first, found.gradient, now.terms.gradient)
+        done = now.done | now.last
+        after = now._replace(terms=terms, damping=damping, growth=growth, scale=scale, predicted=before, done=done)
+        loss, gradient = jax.tree.map(
+            functools.partial(lax.select, first),
+            (found.loss, found.gradient),
+            (now.terms.loss, now.terms.gradient),
+        )
         if problem.bounds is not None:
-            gradient = jnp.where(_small.is_held(here, gradient, *_flat_bounds(problem)), 0, gradient)
-        info = Info(loss, _small.length(gradient), jnp.asarray(False))
+            held = jax.tree.map(_small.is_held, here, gradient, *_flat_bounds(problem))
+            gradient = jax.tree.map(_none_where, held, gradient)
+        # With a history, the params at the end have a row of their own, which says so; side by side it would cost all.
+        info = Info(loss, _small.length(gradient), done if apart else now.done)
         return State(unravel(flat), self._propose(problem, after, flat, unravel, batch)), info
 
     def _propose(self, problem: Problem, now: Damped, here: jax.Array, unravel: Any, batch: Batch) -> Damped:
@@ -211,42 +215,42 @@ class LevenbergMarquardt(Optimizer):
             unravel: Makes their pytree.
             batch: The data.
         """
-        size, dtype = here.size, here.dtype
         gradient, curvature = now.terms.gradient, now.terms.curvature
-        weight = jnp.where(now.scale > 0, now.scale, 1)
+        weight = jax.tree.map(lambda scale: jnp.where(scale > 0, scale, 1), now.scale)
         bounds = None if problem.bounds is None else _flat_bounds(problem)
-        free = jnp.ones(size, bool)
+        held = None
         if bounds is not None:
             # What a bound holds back takes no part: its row says that it does not move.
-            free = ~_small.is_held(here, gradient, *bounds)
-            gradient = jnp.where(free, gradient, 0)
-            curvature = jnp.where(free[:, None] & free, curvature, 0)
-        unit = 1 / jnp.sqrt(weight)
-        damped = curvature * unit[:, None] * unit + now.damping * np.eye(size, dtype=dtype)
+            held = jax.tree.map(_small.is_held, here, gradient, *bounds)
+            gradient = jax.tree.map(_none_where, held, gradient)
+            curvature = _small.among(curvature, jax.tree.map(jnp.logical_not, held))
+        unit = jax.tree.map(lambda weight: 1 / jnp.sqrt(weight), weight)
+        damped = _small.raised(_small.scaled(curvature, unit), now.damping)
         solve_scaled = _small.positive_solver(damped)
 
-        def solve(gradient: jax.Array) -> jax.Array:
+        def solve(gradient: Any) -> Any:
             return -unit * solve_scaled(unit * gradient)
 
-        def length(step: jax.Array) -> jax.Array:
+        def length(step: Any) -> jax.Array:
             return _small.length(step / unit)
 
         step = solve(gradient)
-        predicted = 0.5 * step @ (now.damping * weight * step - gradient)
+        predicted = 0.5 * (step @ (now.damping * weight * step - gradient))
         last = self._is_last(now, predicted, length(step), length(here))
         straight = jnp.asarray(True)
         if self.acceleration:
             bending = problem.bending(here, step, unravel, batch)
-            bend = 0.5 * solve(bending if bounds is None else jnp.where(free, bending, 0))
+            bend = 0.5 * solve(bending if held is None else _none_where(held, bending))
             # A path that bends too much leaves the region where the terms hold. Where the second derivative is not
             # finite there is nothing to follow, and nothing to hold against the step.
             straight = ~(2 * length(bend) > _BEND * length(step))
             step = step + jnp.where(straight & jnp.isfinite(length(bend)), bend, 0)
         trial = here + step
         if bounds is not None:
-            trial = _bounded(here, trial, gradient, damped / (unit[:, None] * unit), bounds)
+            inverse_unit = jax.tree.map(jnp.sqrt, weight)
+            trial = _bounded(here, trial, gradient, _small.scaled(damped, inverse_unit), bounds)
             step = trial - here
-            predicted = -(step @ (gradient + 0.5 * (curvature @ step)))
+            predicted = -(step @ (gradient + 0.5 * _small.times(curvature, step)))
         return now._replace(trial=trial, predicted=predicted, straight=straight, last=last)
 
     def _is_last(self, now: Damped, predicted: jax.Array, step: jax.Array, params: jax.Array) -> jax.Array:
@@ -268,6 +272,13 @@ class LevenbergMarquardt(Optimizer):
         last |= (predicted <= 1e5 * gain * loss) & (predicted * rest**2 <= 1e-5 * gain * loss)
         return last | ((step <= 1e6 * way * params) & (step * rest <= 0.1 * way * params))
 
+    def doubts(self, state: State, held: Any) -> Any:
+        """Whether a param could still gain much alone, or has lost all its influence."""
+        if self.acceleration is not None:
+            return False
+        terms, flat = state.inner.terms, _small.vector(state.params)[0]
+        return ends_badly(terms.loss, terms.gradient, _small.diagonal(terms.curvature), state.inner.scale, flat, held)
+
     def second_try(self, state: State, converged: bool, held: np.ndarray | None) -> "LevenbergMarquardt | None":
         """The rule to go by from the start where this one ended badly; None where the end is sound.
 
@@ -280,7 +291,7 @@ class LevenbergMarquardt(Optimizer):
             return None
         loss, gradient, curvature, scale = map(np.asarray, (*state.inner.terms, state.inner.scale))
         flat = _small.in_a_row(state.params)
-        if converged and not ends_badly(float(loss), gradient, curvature, scale, flat, held):
+        if converged and not ends_badly(loss, gradient, curvature.diagonal(), scale, flat, held):
             return None
         return self.robust()
 
@@ -289,42 +300,36 @@ class LevenbergMarquardt(Optimizer):
         return dataclasses.replace(self, initial_damping=_ROBUST_DAMPING, acceleration=True)
 
 
-def ends_badly(
-    loss: float,
-    gradient: np.ndarray,
-    curvature: np.ndarray,
-    scale: np.ndarray,
-    params: np.ndarray,
-    held: np.ndarray | None,
-) -> bool:
+def ends_badly(loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any, held: Any) -> Any:
     """Whether a param could still gain at a fit's end, or has lost the influence that it had.
 
     Args:
-        loss: The loss.
+        loss: The loss; this and all others of NumPy or JAX, and vectors apart too.
         gradient: Its gradient, [p].
-        curvature: Its curvature, [p, p].
+        diagonal: The diagonal of its curvature, [p].
         scale: The largest curvature that each param ever had, [p].
         params: The params, [p].
         held: Which of them a bound holds back, a bool [p]; None for none.
     """
-    diagonal = curvature.diagonal()
-    rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * float(params * params @ diagonal) / 2
-    small = max(_GAIN * abs(loss), rounding)
-    gains = gradient * gradient > 2 * small * diagonal  # what each could gain alone is g^2 / 2d
+    rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * (params * params @ diagonal) / 2
+    gain = gradient * gradient  # what each could gain alone is g^2 / 2d
+    gains = (gain > 2 * _GAIN * abs(loss) * diagonal) & (gain > 2 * rounding * diagonal)
     if held is not None:
-        gains &= ~held
-    return bool(gains.any() or (diagonal < _COLLAPSED * scale).any())
+        gains = gains & ~held
+    return (gains | (diagonal < _COLLAPSED * scale)).any()
 
 
-def _flat_bounds(problem: Problem) -> tuple[jax.Array, jax.Array]:
+def _flat_bounds(problem: Problem) -> tuple[Any, Any]:
     assert problem.bounds is not None
-    lower, upper = (ravel_pytree(bound)[0] for bound in problem.bounds)
+    lower, upper = (_small.vector(bound)[0] for bound in problem.bounds)
     return lower, upper
 
 
-def _bounded(
-    here: jax.Array, trial: jax.Array, gradient: jax.Array, damped: jax.Array, bounds: tuple[jax.Array, jax.Array]
-) -> jax.Array:
+def _none_where(held: jax.Array, numbers: jax.Array) -> jax.Array:
+    return jnp.where(held, 0, numbers)
+
+
+def _bounded(here: Any, trial: Any, gradient: Any, damped: Any, bounds: tuple[Any, Any]) -> Any:
     """The trial within the bounds: what left them stays at them, and the others make the best of that.
 
     Args:
@@ -334,9 +339,11 @@ def _bounded(
         damped: The damped curvature, [p, p], diagonal for params that are held.
         bounds: The least and the largest params, [p] each.
     """
-    inside = jnp.clip(trial, *bounds)
-    stuck = inside != trial
-    fixed = jnp.where(stuck, inside - here, 0)
-    system = jnp.where(stuck[:, None] | stuck, damped * np.eye(here.size, dtype=here.dtype), damped)
-    rest = _small.positive_solver(system)(jnp.where(stuck, 0, -gradient - damped @ fixed))
-    return jnp.where(jnp.any(stuck), jnp.clip(jnp.where(stuck, inside, here + rest), *bounds), trial)
+    inside = jax.tree.map(jnp.clip, trial, *bounds)
+    free = jax.tree.map(jnp.equal, inside, trial)
+    fixed = jax.tree.map(lambda free, inside, here: jnp.where(free, 0, inside - here), free, inside, here)
+    away = -gradient - _small.times(damped, fixed)
+    solve = _small.positive_solver(_small.among(damped, free, diagonal=True))
+    rest = here + solve(jax.tree.map(lambda free, away: jnp.where(free, away, 0), free, away))
+    best = jax.tree.map(jnp.clip, jax.tree.map(jnp.where, free, rest, inside), *bounds)
+    return jax.tree.map(functools.partial(jnp.where, (~free).any()), best, trial)

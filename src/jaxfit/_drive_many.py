@@ -1,0 +1,491 @@
+"""Drives many fits: block by block on all cores and devices, and what blocks leave unfinished once more together."""
+
+import collections
+import contextlib
+import functools
+import mmap
+import operator
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxfit import _compile, _many, _program, _small
+from jaxfit._inference import Evidence
+from jaxfit._many import Arrays, Ends, Plan
+from jaxfit._program import Task
+from jaxfit._status import Status
+from jaxfit.losses import _curvature
+
+_BLOCK_BYTES = {"cpu": 1 << 20}  # of what the fits of a block compute at once: what a core's caches hold
+_ELSEWHERE = 1 << 30
+_AT_ONCE = 1 << 15  # fits in a call of the program on CPU, so that Python has nothing to say between blocks
+_MOST = 1 << 20  # and elsewhere
+_LEFT = 16  # a block ends when no more than this share of its fits runs
+_STATUSES = tuple(Status)
+
+
+class Many(NamedTuple):
+    """Many fits, checked and ready to run.
+
+    Attributes:
+        task: One of them.
+        arrays: Their arrays.
+        own: Of each leaf of the arrays, whether it has an axis of fits.
+        count: How many fits.
+        steps: At most so many steps each.
+        absolute: Whether sigma is known in absolute terms.
+        wide: Whether they run in float64 although JAX is set to 32 bits.
+    """
+
+    task: Task
+    arrays: Arrays
+    own: tuple[bool, ...]
+    count: int
+    steps: int
+    absolute: bool
+    wide: bool
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        """The scope in which they run."""
+        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
+
+    def at(self, index: int) -> Task:
+        """One of the fits."""
+        leaves, tree = jax.tree.flatten(self.arrays)
+        like = jax.tree.leaves(Arrays.of(self.task))
+        mine = [
+            np.asarray(leaf[index], _dtype(one)) if own else leaf
+            for leaf, own, one in zip(leaves, self.own, like, strict=True)
+        ]
+        return tree.unflatten(mine).within(self.task)
+
+
+class Found(NamedTuple):
+    """How the fits ended: NumPy arrays with the fits as their first axis.
+
+    Attributes:
+        params: The params, a pytree.
+        loss: The loss.
+        codes: The status, as its place among all, int8.
+        steps: The steps taken, int32.
+        covariance: The covariance of the params, [fits, p, p]; None where nobody knows it.
+        total: By what the loss is multiplied to be the sum of the losses of all samples; None likewise.
+        freedom: Degrees of freedom, int32; None likewise.
+        carried: What a module carries, a pytree.
+        compile_seconds: Spent on compilation.
+        run_seconds: Spent on everything else.
+    """
+
+    params: Any
+    loss: np.ndarray
+    codes: np.ndarray
+    steps: np.ndarray
+    covariance: np.ndarray | None
+    total: np.ndarray | None
+    freedom: np.ndarray | None
+    carried: Any
+    compile_seconds: float
+    run_seconds: float
+
+
+def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None = None) -> Found:
+    """Runs all fits.
+
+    Args:
+        many: The fits.
+        out: A folder for the results, which are then memory-mapped files; None keeps them in memory.
+        tell: Called with the number of fits that a block has brought to their end.
+    """
+    started = time.perf_counter()
+    task, optimizer = many.task, many.task.optimizer
+    split = _many.can_be_apart(task)
+    resumes = bool(optimizer.default_steps) and task.batch_size is None and not task.held.changes
+    plan = Plan(many.own, split, resumes, many.absolute)
+    first = optimizer.first_steps
+    limit = many.steps if first is None else min(many.steps, first)
+    with many.precision():
+        one_pass = _Pass(many, plan)
+        table = _Table(many, one_pass.shapes, out)
+        one_pass.run(None, limit, table.write, tell)
+        seconds = one_pass.compile_seconds
+        again = table.again(many.steps > limit)
+        if first is not None and len(again):
+            # The few that ended badly start once more, by the rule that goes carefully.
+            careful = task._replace(optimizer=optimizer.robust(), meaning=(task.meaning, "second"))
+            arrays = many.arrays._replace(optimizer=careful.optimizer)
+            second = _Pass(many._replace(task=careful, arrays=arrays), plan._replace(split=False))
+            second.run(again, many.steps, table.improve, None)
+            seconds += second.compile_seconds
+        failed = table.failed()
+        if not optimizer.default_steps and len(failed):
+            # A fit is a function of the number of its steps: run anew, it stops where its loss was still finite.
+            most = np.maximum(table.found.steps[failed] - 1, 0)
+            one_pass.run(failed, most, table.back_up, None)
+    found = table.finish()
+    return found._replace(compile_seconds=seconds, run_seconds=time.perf_counter() - started - seconds)
+
+
+class _Pass:
+    """One way to run fits, compiled: with a rule, in blocks of one size.
+
+    Attributes:
+        shapes: The shapes of how one fit ends.
+        compile_seconds: Spent on compilation.
+    """
+
+    def __init__(self, many: Many, plan: Plan):
+        self.many, self.plan, self.compile_seconds = many, plan, 0.0
+        self._devices = _devices()
+        self._mesh = None
+        if len(self._devices) > 1:
+            self._mesh = jax.make_mesh((len(self._devices),), ("fits",), (AxisType.Auto,), devices=self._devices)
+        self._blocks, self._block = _sizes(many, len(self._devices))
+        state = ()
+        if plan.resumes:
+            like = _many.apart(many.task) if plan.split else many.task
+            state = jax.eval_shape(lambda: like.optimizer.init(like.problem, like.params))
+        self._blank = self._placed(jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), state))
+        self._call: Callable | None = None
+        one = functools.partial(_many.one, many.task, plan._replace(own=()))
+        self.shapes: Ends = jax.eval_shape(one, np.int32(0), np.int32(0), state, np.True_)[0]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._blocks, self._block
+
+    @property
+    def size(self) -> int:
+        """How many fits a call of the program takes."""
+        return self._blocks * self._block
+
+    def _placed(self, tree: Any) -> Any:
+        """Arrays with the axes of blocks and fits, dealt over the devices."""
+        if self._mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(None, "fits")))
+
+    def run(
+        self,
+        chosen: np.ndarray | None,
+        steps: Any,
+        write: Callable[[Any, Ends], None],
+        tell: Callable[[int], None] | None,
+    ) -> None:
+        """Runs fits.
+
+        Args:
+            chosen: Their indices; None for all.
+            steps: At most so many: one number, or one for each of them.
+            write: Called with indices and how these fits ended, in NumPy arrays.
+            tell: Called with the number of fits that have ended.
+        """
+        count = self.many.count if chosen is None else len(chosen)
+        pool = _Unfinished()
+        few = np.int32(self._block // _LEFT if self.plan.resumes and count > self._block else 0)
+
+        def fresh() -> Iterator[tuple[Any, np.ndarray]]:
+            for start in range(0, count, self.size):
+                stop = min(start + self.size, count)
+                limit = np.broadcast_to(np.asarray(steps, np.int32), (count,))[start:stop]
+                yield (slice(start, stop) if chosen is None else chosen[start:stop]), limit
+
+        def ended(at: Any, limit: np.ndarray, taken: Any, ends: Ends, state: Any) -> None:
+            ends = ends._replace(steps=ends.steps + taken)
+            running = ends.running & (ends.steps < limit)
+            write(at, ends)
+            if running.any():
+                which = np.flatnonzero(running)
+                rows = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+                rest = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[which], state)
+                pool.add(rows[which], limit[which], ends.steps[which], rest)
+            if tell is not None:
+                tell(len(running) - int(running.sum()))
+
+        with _workers(self._devices) as workers:
+            # A few calls ahead of what has been written: memory holds no more than that.
+            ahead: collections.deque[tuple[Any, ...]] = collections.deque()
+
+            def finish_one() -> None:
+                at, limit, taken, future = ahead.popleft()
+                ended(at, limit, taken, *future.result())
+
+            def submit(at: Any, limit: np.ndarray, taken: Any, state: Any, left: Any) -> None:
+                while len(ahead) > 2 * workers.count:
+                    finish_one()
+                if self._call is None:
+                    self._compile(at, limit)
+                ahead.append((at, limit, taken, workers.submit(self._block_of_fits, at, limit - taken, state, left)))
+
+            for at, limit in fresh():
+                submit(at, limit, 0, None, few)
+                if pool.count >= self.size:
+                    submit(*pool.take(self.size), few)
+            while ahead or pool.count:
+                while ahead:
+                    finish_one()
+                if pool.count:
+                    submit(*pool.take(self.size), np.int32(0))
+
+    def _compile(self, at: Any, limit: np.ndarray) -> None:
+        arguments = self._arguments(at, limit, None, np.int32(0))
+        leaves, tree = jax.tree.flatten(arguments)
+        task, plan = self.many.task, self.plan
+        key = _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
+        program = _many.program(task, plan)
+        check = functools.partial(_program.check, task, task.data)
+        self._call, seconds = _compile.ready(program, key, leaves, tree, check=check, options=_compile.LEAN)
+        self.compile_seconds += seconds
+
+    def _arguments(self, at: Any, limit: np.ndarray, state: Any, few: Any) -> tuple[Any, ...]:
+        """The arguments of the program for these fits, filled up by fits that take no steps."""
+        many, total = self.many, self.size
+        leaves, tree = jax.tree.flatten(many.arrays)
+        like = jax.tree.leaves(Arrays.of(many.task))
+        dealt = [
+            _rows(leaf, at, _dtype(one), self._shape) if own else leaf
+            for leaf, own, one in zip(leaves, many.own, like, strict=True)
+        ]
+        if self._mesh is not None:
+            dealt = [self._placed(leaf) if own else leaf for leaf, own in zip(dealt, many.own, strict=True)]
+        steps = np.full(total, -1, np.int32)
+        steps[: len(limit)] = limit
+        fresh = np.full(total, state is None)
+        resumed = self._blank
+        if state is not None:
+            resumed = jax.tree.map(lambda leaf: _filled(leaf, self._shape), state)
+        if self._mesh is not None and state is not None:
+            resumed = self._placed(resumed)
+        own = steps.reshape(self._shape), fresh.reshape(self._shape)
+        own = self._placed(own) if self._mesh is not None else own
+        return tree.unflatten(dealt), own[0], few, resumed, own[1]
+
+    def _block_of_fits(self, at: Any, limit: np.ndarray, state: Any, few: Any) -> tuple[Ends, Any]:
+        """Runs one call of the program."""
+        with self.many.precision():  # settings hold for a thread
+            assert self._call is not None
+            leaves = jax.tree.leaves(self._arguments(at, limit, state, few))
+            ends, after = self._call(*leaves)
+            flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(limit)], ends)
+        for leaf in jax.tree.leaves(self.many.arrays):
+            _release(leaf)
+        return flat, after
+
+
+class _Unfinished:
+    """Fits that blocks have left running, with the states that they go on from."""
+
+    def __init__(self):
+        self._parts: list[tuple[Any, ...]] = []
+        self.count = 0
+
+    def add(self, *part: Any) -> None:
+        self._parts.append(part)
+        self.count += len(part[0])
+
+    def take(self, most: int) -> tuple[Any, ...]:
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._parts)
+        self._parts = []
+        taken = jax.tree.map(operator.itemgetter(slice(most)), whole)
+        rest = jax.tree.map(operator.itemgetter(slice(most, None)), whole)
+        self.count = 0
+        if len(rest[0]):
+            self.add(*rest)
+        return taken
+
+
+class _Table:
+    """The results of all fits, filled in block by block."""
+
+    def __init__(self, many: Many, shapes: Ends, out: Path | None):
+        self._many, count = many, many.count
+        self._squared = _curvature.is_squared(many.task.problem.loss)
+        self._robust = _curvature.is_ours(many.task.problem.loss) and _curvature.is_robust(many.task.problem.loss)
+        self._stops = bool(many.task.optimizer.default_steps)
+        names = iter(range(1_000))
+
+        def room(shape: Any, name: str | None = None) -> np.ndarray:
+            if out is None:
+                return np.empty((count, *shape.shape), shape.dtype)
+            path = out / f"{name or f'params_{next(names)}'}.npy"
+            return np.lib.format.open_memmap(path, "w+", shape.dtype, (count, *shape.shape))
+
+        def number(dtype: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((), dtype)
+
+        known = shapes.errors != ()
+        self.found = Found(
+            params=jax.tree.map(room, shapes.params),
+            loss=room(shapes.loss, "loss"),
+            codes=room(number(np.int8), "status"),
+            steps=room(number(np.int32), "steps"),
+            covariance=room(shapes.errors.covariance, "covariance") if known else None,
+            total=room(shapes.loss, "total") if known else None,
+            freedom=room(number(np.int32), "freedom") if known else None,
+            carried=jax.tree.map(lambda leaf: np.empty((count, *leaf.shape), leaf.dtype), shapes.carried),
+            compile_seconds=0.0,
+            run_seconds=0.0,
+        )
+        self._doubts = np.zeros(count, bool)
+        self._first = np.full(count if not self._stops else 0, np.nan, np.float32)
+
+    def write(self, at: Any, ends: Ends) -> None:
+        """Writes down how fits ended, at these places."""
+        found = self.found
+        finite, first = np.isfinite(ends.loss), ends.first
+        code = np.where(ends.converged, _code(Status.CONVERGED), _code(Status.STEP_LIMIT))
+        if not self._stops:
+            with np.errstate(invalid="ignore"):
+                rose = ends.loss - first > 1e3 * np.abs(first)
+            code = np.where(rose, _code(Status.DIVERGED), _code(Status.COMPLETED))
+            self._first[at] = first
+        code = np.where(finite, code, _code(Status.NON_FINITE))
+
+        def put(table: np.ndarray, rows: np.ndarray) -> None:
+            rows = np.asarray(rows)
+            lost = finite.reshape(-1, *[1] * (rows.ndim - 1))
+            table[at] = rows if finite.all() or rows.dtype.kind not in "fc" else np.where(lost, rows, np.nan)
+
+        jax.tree.map(put, found.params, ends.params)
+        jax.tree.map(put, found.carried, ends.carried)
+        found.loss[at], found.codes[at], found.steps[at] = np.where(finite, ends.loss, np.nan), code, ends.steps
+        self._doubts[at] = finite & ends.converged & ends.doubts
+        if found.covariance is not None and found.total is not None and found.freedom is not None:
+            errors = ends.errors
+            put(found.covariance, self._mended(ends, finite))
+            found.total[at], found.freedom[at] = errors.total, errors.freedom
+        for table in jax.tree.leaves(found):
+            _release(table)
+
+    def _mended(self, ends: Ends, finite: np.ndarray) -> np.ndarray:
+        """The covariances, looked at once more where rounding in them may show."""
+        errors = ends.errors
+        odd = np.flatnonzero(finite & ~errors.regular)
+        if self._robust or not len(odd):
+            return errors.covariance
+        covariance = np.array(errors.covariance)
+        for i in odd:
+            held = np.isnan(np.diagonal(covariance[i]))
+            total, observations = float(errors.total[i]), int(errors.freedom[i]) + int((~held).sum())
+            chi = float(ends.loss[i]) * total if self._squared else None
+            curvature = ends.curvature[i] * total
+            covariance[i] = Evidence(curvature, observations, chi, self._many.absolute, held).covariance
+        return covariance
+
+    def again(self, more: bool) -> np.ndarray:
+        """The fits that ended badly; with `more`, those also that may take more steps."""
+        limited = self.found.codes == _code(Status.STEP_LIMIT)
+        return np.flatnonzero(self._doubts | (limited if more else False))
+
+    def improve(self, at: np.ndarray, ends: Ends) -> None:
+        """Writes down a second try where that is the better one."""
+        with np.errstate(invalid="ignore"):
+            better = np.isfinite(ends.loss) & (
+                (ends.loss < self.found.loss[at]) | (self.found.codes[at] != _code(Status.CONVERGED))
+            )
+        self.write(at[better], jax.tree.map(lambda leaf: leaf[better], ends))
+
+    def failed(self) -> np.ndarray:
+        """The fits whose loss turned not finite after their first step."""
+        return np.flatnonzero((self.found.codes == _code(Status.NON_FINITE)) & (self.found.steps > 0))
+
+    def back_up(self, at: np.ndarray, ends: Ends) -> None:
+        """Writes down the last params with a finite loss."""
+        self.write(at, ends)
+        first = self._first[at]
+        with np.errstate(invalid="ignore"):
+            rose = self.found.loss[at] - first > 9 * np.abs(first)
+        self.found.codes[at] = np.where(rose, _code(Status.DIVERGED), _code(Status.NON_FINITE))
+
+    def finish(self) -> Found:
+        """The results."""
+        for table in jax.tree.leaves(self.found):
+            if isinstance(table, np.memmap):
+                table.flush()
+        return self.found
+
+
+def _code(status: Status) -> int:
+    return _STATUSES.index(status)
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.float32
+
+
+def _rows(leaf: Any, at: Any, dtype: Any, shape: tuple[int, int]) -> Any:
+    """The rows of these fits, [blocks, fits of a block, ...], filled up by copies of the last."""
+    part = leaf[at]
+    part = part.astype(dtype) if isinstance(part, jax.Array) else np.asarray(part, dtype)
+    return _filled(part, shape)
+
+
+def _filled(part: Any, shape: tuple[int, int]) -> Any:
+    missing = shape[0] * shape[1] - len(part)
+    if missing:
+        xp = jnp if isinstance(part, jax.Array) else np
+        part = xp.concatenate([part, xp.broadcast_to(part[-1:], (missing, *part.shape[1:]))])
+    return part.reshape(*shape, *part.shape[1:])
+
+
+def _release(table: Any) -> None:
+    """Gives back the memory that pages of a file take which have been read or written."""
+    if isinstance(table, np.memmap) and getattr(table, "mode", "c") != "c":
+        mapped = getattr(table, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _devices() -> list[Any]:
+    """The devices to run on: all of the kind that JAX takes, or the one that the user has set."""
+    chosen = _compile.setting("jax_default_device")
+    return jax.local_devices() if chosen is None or isinstance(chosen, str) else [chosen]
+
+
+def _sizes(many: Many, devices: int) -> tuple[int, int]:
+    """The number of blocks in a call of the program, and of fits in a block."""
+    own = zip(jax.tree.leaves(Arrays.of(many.task)), many.own, strict=True)
+    bytes_ = sum(np.size(leaf) * _dtype(leaf).itemsize for leaf, mine in own if mine)
+    params = sum(np.size(leaf) for leaf in jax.tree.leaves(many.task.params))
+    on_cpu = jax.default_backend() == "cpu"
+    block = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // max(
+        1, bytes_ * (params + 1 if _small.is_few(params) else 4)
+    )
+    block = min(block, _AT_ONCE // 4 if on_cpu else _MOST, -(-many.count // devices))
+    # A power of two would lay all samples of a fit into the same places of the caches; a few different sizes will do.
+    block = 16 if block <= 16 else 16 + (1 << max(4, (block - 17).bit_length()))
+    blocks = 1
+    if on_cpu:
+        blocks = 1 << max(0, min(_AT_ONCE // block, -(-many.count // (block * _cores()))).bit_length() - 1)
+    return blocks, block * devices
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Workers:
+    """Threads that call programs: XLA runs small operations on one core, so that each core needs a call of its own."""
+
+    def __init__(self, count: int):
+        self.count, self._threads = count, ThreadPoolExecutor(count)
+
+    def submit(self, *call: Any) -> Future:
+        return self._threads.submit(*call)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: Any):
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _workers(devices: list[Any]) -> _Workers:
+    return _Workers(_cores() if devices[0].platform == "cpu" and len(devices) == 1 else 2)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxfit._curve_fit import curve_fit
     from jaxfit._fit_many import fit_many
     from jaxfit._results import FitResults
+    from jaxfit._studies import bootstrap, ensemble, multistart, sweep
 
 __version__ = "0.1.0"
 
@@ -23,15 +24,19 @@ __all__ = [
     "FitWarning",
     "Status",
     "TracedResult",
+    "bootstrap",
     "curve_fit",
+    "ensemble",
     "fit",
     "fit_many",
     "losses",
     "metrics",
     "models",
+    "multistart",
     "nn",
     "optimizers",
     "plotting",
+    "sweep",
 ]
 
 
@@ -39,11 +44,15 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "FitResults": "_results",
+        "bootstrap": "_studies",
         "curve_fit": "_curve_fit",
+        "ensemble": "_studies",
         "fit_many": "_fit_many",
         "metrics": "metrics",
         "models": "models",
+        "multistart": "_studies",
         "nn": "nn",
         "plotting": "plotting",
+        "sweep": "_studies",
     },
 )

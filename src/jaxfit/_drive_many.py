@@ -147,15 +147,14 @@ class _Pass:
         self._mesh = None
         if len(self._devices) > 1:
             self._mesh = jax.make_mesh((len(self._devices),), ("fits",), (AxisType.Auto,), devices=self._devices)
-        self._blocks, self._block = _sizes(many, len(self._devices))
-        state = ()
-        if plan.resumes:
-            like = _many.apart(many.task) if plan.split else many.task
-            state = jax.eval_shape(lambda: like.optimizer.init(like.problem, like.params))
+        self._blocks, self._block = _sizes(many, plan.split, len(self._devices))
+        task = many.task
+        self._key = _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
+        leaves, tree = jax.tree.flatten(Arrays.of(task))
+        key = self._key, tree, tuple((np.shape(leaf), _dtype(leaf)) for leaf in leaves), _compile.settings()
+        self.shapes, state = _compile.kept(("ends", key), lambda: _shapes(task, plan))
         self._blank = self._placed(jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), state))
         self._call: Callable | None = None
-        one = functools.partial(_many.one, many.task, plan._replace(own=()))
-        self.shapes: Ends = jax.eval_shape(one, np.int32(0), np.int32(0), state, np.True_)[0]
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -238,10 +237,9 @@ class _Pass:
         arguments = self._arguments(at, limit, None, np.int32(0))
         leaves, tree = jax.tree.flatten(arguments)
         task, plan = self.many.task, self.plan
-        key = _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
         program = _many.program(task, plan)
         check = functools.partial(_program.check, task, task.data)
-        self._call, seconds = _compile.ready(program, key, leaves, tree, check=check, options=_compile.LEAN)
+        self._call, seconds = _compile.ready(program, self._key, leaves, tree, check=check, options=_compile.LEAN)
         self.compile_seconds += seconds
 
     def _arguments(self, at: Any, limit: np.ndarray, state: Any, few: Any) -> tuple[Any, ...]:
@@ -277,6 +275,16 @@ class _Pass:
         for leaf in jax.tree.leaves(self.many.arrays):
             _release(leaf)
         return flat, after
+
+
+def _shapes(task: Task, plan: Plan) -> tuple[Ends, Any]:
+    """The shapes of how one fit ends, and of the state that it can go on from."""
+    state = ()
+    if plan.resumes:
+        like = _many.apart(task) if plan.split else task
+        state = jax.eval_shape(lambda: like.optimizer.init(like.problem, like.params))
+    one = functools.partial(_many.one, task, plan._replace(own=()))
+    return jax.eval_shape(one, np.int32(0), np.int32(0), state, np.True_)[0], state
 
 
 class _Unfinished:
@@ -449,16 +457,19 @@ def _devices() -> list[Any]:
     return jax.local_devices() if chosen is None or isinstance(chosen, str) else [chosen]
 
 
-def _sizes(many: Many, devices: int) -> tuple[int, int]:
+def _sizes(many: Many, split: bool, devices: int) -> tuple[int, int]:
     """The number of blocks in a call of the program, and of fits in a block."""
-    own = zip(jax.tree.leaves(Arrays.of(many.task)), many.own, strict=True)
-    bytes_ = sum(np.size(leaf) * _dtype(leaf).itemsize for leaf, mine in own if mine)
-    params = sum(np.size(leaf) for leaf in jax.tree.leaves(many.task.params))
-    on_cpu = jax.default_backend() == "cpu"
-    block = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // max(
-        1, bytes_ * (params + 1 if _small.is_few(params) else 4)
-    )
-    block = min(block, _AT_ONCE // 4 if on_cpu else _MOST, -(-many.count // devices))
+    on_cpu, task = jax.default_backend() == "cpu", many.task
+    params = sum(np.size(leaf) for leaf in jax.tree.leaves(task.params))
+    held = sum(np.size(leaf) * _dtype(leaf).itemsize for leaf in jax.tree.leaves((task.data, task.params)))
+    a_fit = max(1, held) * (params + 1 if _small.is_few(params) else 4)
+    each = -(-many.count // (devices * (_cores() if on_cpu and not split else 1)))
+    block = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // a_fit
+    if not split:
+        block = max(block, each if a_fit * each <= _ELSEWHERE else _ELSEWHERE // a_fit)
+    block = max(1, min(block, _AT_ONCE // 4 if on_cpu else _MOST, each))
+    if not split:
+        return 1, block * devices
     # A power of two would lay all samples of a fit into the same places of the caches; a few different sizes will do.
     block = 16 if block <= 16 else 16 + (1 << max(4, (block - 17).bit_length()))
     blocks = 1

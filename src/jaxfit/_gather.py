@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _checks, _drive_many, _inputs, _limits, _model, _modules, _options, _program, _tell
+from jaxfit import _checks, _compile, _drive_many, _inputs, _limits, _model, _modules, _options, _program, _tell
 from jaxfit._drive_many import Found, Many
+from jaxfit._fingerprint import fingerprint
 from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
 from jaxfit._prepare import Prepared, prepare
@@ -49,8 +50,25 @@ class Work(NamedTuple):
         return task._replace(data=data if self.weighted else data._replace(weights=None))
 
 
-def run(work: Work, *, out: str | Path | None = None, progress: bool = False, **more: Any) -> FitResults:
-    """Runs the fits and wraps what came out; warns where some ended badly."""
+def run(
+    work: Work,
+    *,
+    out: str | Path | None = None,
+    progress: bool = False,
+    quiet: bool = False,
+    settings: dict[str, np.ndarray] | None = None,
+    validation: Any = None,
+) -> FitResults:
+    """Runs the fits and wraps what came out.
+
+    Args:
+        work: The fits.
+        out: The folder for the results, or None.
+        progress: Whether to tell how far it is.
+        quiet: Whether it warns only where all ended badly, not where some did.
+        settings: What differs from fit to fit, by name.
+        validation: A pair (x, y) whose loss compares the fits, or None.
+    """
     folder = None
     if out is not None:
         if len(work.parts) > 1:
@@ -62,14 +80,29 @@ def run(work: Work, *, out: str | Path | None = None, progress: bool = False, **
     with _tell.bar("fits", work.count) if progress else _tell.nothing() as tell:
         found = [_drive_many.run(many, folder, tell) for _, many in work.parts]
     whole = found[0] if len(found) == 1 else _together([rows for rows, _ in work.parts], found)
-    results = FitResults(**found_fields(work, whole), **more)
-    results.warn(stacklevel=5)
+    scores = None if validation is None else _scores(work, whole, validation)
+    results = FitResults(work, whole, settings or {}, scores)
+    if not (quiet and results.success.any()):
+        results.warn(stacklevel=4)
     return results
 
 
-def found_fields(work: Work, found: Found) -> dict[str, Any]:
-    """The fields of a result."""
-    return {"_work": work, "_found": found}
+def _scores(work: Work, found: Found, validation: Any) -> np.ndarray:
+    """The loss of each fit for other data."""
+    task = work.ready.task
+
+    def program(params: Any, carried: Any, batch: Batch) -> Any:
+        own = carried if task.held.changes else task.held.carried
+        problem = _program.at(task, None, own, task.held.frozen)
+        return problem.score(problem.model(params, batch.x), batch)
+
+    with work.ready.precision():
+        batch = _inputs.arrays(validation, work.ready.wide, "validation")
+        if task.data is not None and getattr(task.data.sigma, "ndim", 1) == 0:
+            batch = batch._replace(sigma=task.data.sigma)
+        key = "scores", _program.program_key(task, "scores"), fingerprint(task.held)
+        several = jax.vmap(program, in_axes=(0, 0, None))
+        return np.asarray(_compile.call(several, key, found.params, found.carried, batch)[0])
 
 
 def _together(rows: list[np.ndarray], found: list[Found]) -> Found:
@@ -225,8 +258,9 @@ def build(
     limit = {name: options.pop(name, None) for name in ("steps", "epochs")}
     absolute = options.pop("absolute_sigma", False)
     y_shapes = None
-    if data_own is not None:
-        y_shapes = [leaf.shape for leaf in jax.tree.leaves(data[1])]
+    if isinstance(data, tuple) and len(data) == 2:
+        y_shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data[1])]
+        y_shapes = y_shapes if data_own is not None else [(count, *shape) for shape in y_shapes]
     axes = _Axes(count)
     guessed = params is None and hasattr(model, "guess") and data_own is not None
     if guessed:

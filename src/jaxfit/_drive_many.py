@@ -65,7 +65,9 @@ class Many(NamedTuple):
             np.asarray(leaf[index], _dtype(one)) if own else leaf
             for leaf, own, one in zip(leaves, self.own, like, strict=True)
         ]
-        return tree.unflatten(mine).within(self.task)
+        task = tree.unflatten(mine).within(self.task)
+        plain = jax.tree.map(lambda leaf: leaf.item() if hasattr(leaf, "item") else leaf, task.optimizer)
+        return task._replace(optimizer=plain)
 
 
 class Found(NamedTuple):
@@ -425,7 +427,7 @@ def _code(status: Status) -> int:
 
 
 def _dtype(leaf: Any) -> Any:
-    return leaf.dtype if hasattr(leaf, "dtype") else np.float32
+    return leaf.dtype if hasattr(leaf, "dtype") else np.result_type(float)
 
 
 def _rows(leaf: Any, at: Any, dtype: Any, shape: tuple[int, int]) -> Any:

@@ -302,28 +302,25 @@ def build(
     elif held is not None:
         whole_params, own_params = params, jax.tree.map(lambda _: True, params)
     batch, batch_own = mine.data, jax.tree.map(lambda _: False, mine.data)
-    if data_own is not None and batch is not None:
-        batch_own = Batch(*data_own, _own_of(sigma_own, batch.sigma), _own_of(weights_own, batch.weights))
-        theirs = Batch(*data, given.get("sigma"), given.get("weights"))
-        batch = jax.tree.map(lambda own, leaf, one: leaf if own else one, batch_own, theirs, mine.data)
+    if batch is not None:
+        pair_own = data_own or jax.tree.map(lambda _: False, (batch.x, batch.y))
+        batch_own = Batch(*pair_own, _own_of(sigma_own, batch.sigma), _own_of(weights_own, batch.weights))
+        theirs = Batch(*(data if data_own else (batch.x, batch.y)), given.get("sigma"), given.get("weights"))
+        batch = jax.tree.map(lambda own, leaf, one: leaf if own else one, batch_own, theirs, batch)
     limits, limits_own = _bounds(task, ready, given.get("bounds"), sides, whole_params, own_params, count)
-    theirs = jax.tree.leaves(given.get("optimizer")) if optimizer_own else []
     numbers, tree = jax.tree.flatten(mine.optimizer)
-    numbers_own = optimizer_own or [False] * len(numbers)
-    numbers = [
-        np.asarray(theirs[at]) if own else one for at, (own, one) in enumerate(zip(numbers_own, numbers, strict=True))
-    ]
+    theirs, numbers_own = numbers, optimizer_own or [False] * len(numbers)
+    if optimizer_own:
+        theirs = jax.tree.leaves(given["optimizer"])
+    wide = np.float64 if ready.wide or _compile.setting("jax_enable_x64") else np.float32
+    pairs = zip(theirs, numbers, numbers_own, strict=True)
+    numbers = [np.asarray(leaf, wide) if own else one for leaf, one, own in pairs]
     arrays = Arrays(
         params=whole_params,
         data=batch,
         bounds=limits,
         seed=mine.seed if seeds is None else seeds,
-        optimizer=tree.unflatten(
-            [
-                np.asarray(number, np.float32 if not own else None)
-                for number, own in zip(numbers, numbers_own, strict=True)
-            ]
-        ),
+        optimizer=tree.unflatten(numbers),
         held=mine.held if held is None else held,
     )
     own = [
@@ -341,7 +338,9 @@ def build(
 
 def _own_of(own: Any, part: Any) -> Any:
     """For each leaf of a part of the data, whether it has an axis of fits."""
-    return jax.tree.map(lambda _: bool(own), part)
+    if jax.tree.structure(own) == jax.tree.structure(part):
+        return own
+    return jax.tree.map(lambda _: any(jax.tree.leaves(own)), part)
 
 
 def _clean(one: np.ndarray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 import argparse
 
-from benchmarks import curve, network, overhead, parabola, sine
+from benchmarks import curve, many, network, overhead, parabola, sine
 from benchmarks.measure import machine, show, write
 
 TABLES = {
     "parabola": ("A parabola by Adam, 1,000 steps on 100 fresh points each", parabola.measure),
     "curve": ("Curves by least squares", curve.measure),
     "network": ("Networks by minibatches", network.measure),
+    "many": ("Many fits at once", many.measure),
     "overhead": ("What jaxfit itself costs", overhead.measure),
     "sine": ("Sine of a large array", sine.measure),
 }

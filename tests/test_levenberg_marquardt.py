@@ -10,9 +10,12 @@ import pytest
 import jaxfit as jf
 import nist
 from jaxfit import Status, _problem
+from jaxfit._compile import HASTY
 from jaxfit.optimizers import LevenbergMarquardt
 
 fit = functools.partial(jf.fit, optimizer=LevenbergMarquardt())
+# Small programs, each run once: compiling is what the tests spend their time on.
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 def linear(params, x):
@@ -111,9 +114,8 @@ def test_multinomial_regression_ends_where_the_gradient_vanishes(regression):
     result = fit(model, (x, labels), np.zeros((3, 2)), loss=jf.losses.cross_entropy)
     assert result.success
     with jax.enable_x64(True):
-        gradient = jax.grad(lambda p: jf.losses.cross_entropy(model(p, jnp.asarray(x)), labels))(
-            jnp.asarray(result.params)
-        )
+        slope = quick(jax.grad(lambda p: jf.losses.cross_entropy(model(p, jnp.asarray(x)), labels)))
+        gradient = slope(jnp.asarray(result.params))
     assert np.abs(gradient).max() < 1e-10
     assert result.covariance.shape == (6, 6)
 
@@ -247,7 +249,8 @@ def test_every_loss_with_a_curvature_ends_where_its_gradient_vanishes(regression
     result = fit(model, (x, y), np.zeros(3), loss=loss, record=("gradient_norm",))
     assert result.success
     with jax.enable_x64(True):
-        gradient = jax.grad(lambda p: loss(model(p, jnp.asarray(x)), jnp.asarray(y)))(jnp.asarray(result.params))
+        slope = quick(jax.grad(lambda p: loss(model(p, jnp.asarray(x)), jnp.asarray(y))))
+        gradient = slope(jnp.asarray(result.params))
     assert np.linalg.norm(gradient) < 1e-6 * result.history["gradient_norm"][0]
     assert (np.diff(result.history["loss"]) <= 0).all()
 
@@ -260,9 +263,8 @@ def test_cross_entropy_in_all_its_forms(regression, options):
     model = lambda p, x: jnp.concatenate([jnp.zeros((len(x), 1)), x @ p], axis=1)
     result = fit(model, (x, labels), np.zeros((3, 2)), loss=loss)
     with jax.enable_x64(True):
-        value, gradient = jax.value_and_grad(lambda p: loss(model(p, jnp.asarray(x)), labels))(
-            jnp.asarray(result.params)
-        )
+        both = quick(jax.value_and_grad(lambda p: loss(model(p, jnp.asarray(x)), labels)))
+        value, gradient = both(jnp.asarray(result.params))
     np.testing.assert_allclose(result.loss, value, rtol=1e-10)
     assert np.abs(gradient).max() < 1e-9
 
@@ -424,7 +426,7 @@ def test_robust_standard_errors_do_not_depend_on_how_the_fit_was_told():
     longer = fit(lambda p, x: line(p, x) + p[2], (x, y), np.zeros(3), loss=huber, fixed="params[2]")
     np.testing.assert_allclose(longer.standard_errors[:2], plain.standard_errors, rtol=1e-6)
     with jax.enable_x64(True):
-        inside = jax.jit(lambda y: fit(line, (x, y), np.zeros(2), loss=huber).standard_errors)(y)
+        inside = quick(lambda y: fit(line, (x, y), np.zeros(2), loss=huber).standard_errors)(y)
     np.testing.assert_allclose(inside, plain.standard_errors, rtol=1e-6)
     with pytest.raises(ValueError, match="profile of huber says nothing of errors"):
         plain.confidence_intervals(method="profile")

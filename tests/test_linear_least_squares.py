@@ -9,10 +9,13 @@ import pytest
 
 import jaxfit as jf
 from jaxfit import _problem
+from jaxfit._compile import HASTY
 from jaxfit._problem import Batch, Problem
 from jaxfit.optimizers import LevenbergMarquardt, LinearLeastSquares
 
 fit = functools.partial(jf.fit, optimizer=LinearLeastSquares())
+# Small programs, each run once: compiling is what the tests spend their time on.
+quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
 
 def linear(params, x):
@@ -380,7 +383,7 @@ def test_it_ends_by_itself_and_evaluates_no_more(regression):
         return x @ params
 
     optimizer, problem = LinearLeastSquares(), Problem(model, jf.losses.mse)
-    step = jax.jit(functools.partial(optimizer.step, problem))
+    step = quick(functools.partial(optimizer.step, problem))
     state, info = step(optimizer.init(problem, jnp.zeros(3)), Batch(x, y), jax.random.key(0))
     jax.effects_barrier()
     seen = len(calls)
@@ -482,7 +485,7 @@ def single(regression):
 def test_under_jit_and_vmap(single):
     x, y = single
 
-    @jax.jit
+    @quick
     @jax.vmap
     def both(y):
         # Nothing can be raised here: that the second is not linear shows in `converged`.
@@ -512,7 +515,7 @@ def test_the_derivative_is_that_of_the_closed_form():
             return fit(linear, (x, y), jnp.zeros(3), weights=weights).params
 
         def slope(solve):
-            return jax.jit(jax.grad(lambda *data: solve(*data) @ jnp.array([1.0, -2, 3]), (0, 1, 2)))(x, y, weights)
+            return quick(jax.grad(lambda *data: solve(*data) @ jnp.array([1.0, -2, 3]), (0, 1, 2)))(x, y, weights)
 
         here, there = slope(fitted), slope(closed)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), here, there)
@@ -522,7 +525,7 @@ def test_a_sweep_over_ridges(single):
     x, y = single
     ridges = jnp.asarray([0.1, 1.0, 10.0])
     sweep = jax.vmap(lambda ridge: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(ridge)).params)
-    found = jax.jit(sweep)(ridges)
+    found = quick(sweep)(ridges)
     for ridge, params in zip(ridges, found, strict=True):
         np.testing.assert_allclose(params, np.linalg.solve(x.T @ x + ridge * np.eye(3), x.T @ y), rtol=1e-4)
 
@@ -539,9 +542,9 @@ def test_the_derivative_of_a_ridge_is_that_of_the_closed_form():
             return jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(ridge)).params
 
         def slope(solve):
-            return jax.jit(jax.jacobian(solve, (0, 1)))(jnp.asarray(2.0), y)
+            return quick(jax.jacobian(solve, (0, 1)))(jnp.asarray(2.0), y)
 
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), slope(fitted), slope(closed))
-        traced = jax.jit(lambda y: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(2.0)).covariance)
+        traced = quick(lambda y: jf.fit(linear, (x, y), jnp.zeros(3), optimizer=LinearLeastSquares(2.0)).covariance)
         plain = jf.fit(linear, (np.asarray(x), np.asarray(y)), np.zeros(3), optimizer=LinearLeastSquares(2.0))
         np.testing.assert_allclose(traced(y), plain.covariance, rtol=1e-8)

@@ -61,10 +61,14 @@ def test_chunks_give_the_bits_of_the_whole(name):
     assert not bool(whole.converged)
 
 
+@jax.jit
+def step(state, batch):
+    return Adam(0.05).step(PROBLEM, state, batch, random.key(0))
+
+
 def by_hand(batches):
     """The same steps, one by one in Python."""
     state, rows = start(), []
-    step = jax.jit(lambda state, batch: Adam(0.05).step(PROBLEM, state, batch, random.key(0)))
     for batch in batches:
         rows.append(state.params)
         state, _ = step(state, batch)

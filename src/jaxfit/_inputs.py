@@ -84,7 +84,7 @@ def _param(name: str, leaf: Any) -> Any:
 
 def _holds_float64(data: Any) -> bool:
     """Whether arrays (x, y) are float64, those of other libraries too; lists of floats are, as in NumPy."""
-    leaves = jax.tree.leaves(tuple(map(_gathered, data))) if isinstance(data, tuple) else []
+    leaves = jax.tree.leaves(tuple(map(gathered, data))) if isinstance(data, tuple) else []
     return any(str(getattr(leaf, "dtype", "")).endswith("float64") for leaf in leaves)
 
 
@@ -107,7 +107,7 @@ def arrays(data: tuple[Any, Any], wide: bool, name: str = "data", ragged: bool =
     entries = [
         (_path(letter + where, path), _array(_path(letter + where, path), leaf, wide))
         for letter, part in zip("xy", data, strict=True)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(_gathered(part))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gathered(part))
     ]
     lengths = {}
     for letter in "xy":
@@ -124,7 +124,7 @@ def arrays(data: tuple[Any, Any], wide: bool, name: str = "data", ragged: bool =
     if len(set(lengths.values())) > 1 and not several:
         came = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         raise ValueError(f"x and y differ in their number of samples: {came}; expected the same leading axis for all.")
-    x_tree, y_tree = (jax.tree.structure(_gathered(part)) for part in data)
+    x_tree, y_tree = (jax.tree.structure(gathered(part)) for part in data)
     found = [array for _, array in entries]
     return Batch(x_tree.unflatten(found[: x_tree.num_leaves]), y_tree.unflatten(found[x_tree.num_leaves :]))
 
@@ -136,7 +136,7 @@ def features(x: Any, wide: bool) -> Any:
         TypeError: Something in it is not numbers.
         ValueError: It is empty, or there is a NaN or an infinity.
     """
-    x = _gathered(x)
+    x = gathered(x)
     entries, tree = jax.tree_util.tree_flatten_with_path(x)
     if not entries:
         raise ValueError("x holds no arrays; expected what the model takes.")
@@ -146,7 +146,7 @@ def features(x: Any, wide: bool) -> Any:
     return tree.unflatten(found)
 
 
-def _gathered(part: Any) -> Any:
+def gathered(part: Any) -> Any:
     """Lists and tuples of plain numbers as one array; any other pytree as it is."""
     if isinstance(part, (list, tuple)):
         leaves = jax.tree.leaves(part)
@@ -227,7 +227,7 @@ def spread(name: str, given: Any, batch: Batch, wide: bool, *, rows_only: bool) 
             expected = "" if rows_only else ", or one number, or sigma in y's structure"
             raise TypeError(f"{name} goes with a y that is one array{expected}; y is {_checks.describe_tree(y)}.")
         y = jax.tree.leaves(y)[0]
-    array = _array(name, _gathered(given), wide)
+    array = _array(name, gathered(given), wide)
     if array.dtype.kind == "c":
         raise TypeError(f"{name} is {_checks.describe(array)}; expected real numbers.")
     if not jnp.issubdtype(array.dtype, np.floating):

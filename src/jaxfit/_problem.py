@@ -40,12 +40,13 @@ class GaussNewton(NamedTuple):
     Attributes:
         loss: The loss, a scalar.
         gradient: Its gradient J'g, [p], where g is the loss's gradient in the prediction.
-        curvature: J'HJ, [p, p], where H is the curvature of the loss in the prediction.
+        curvature: J'HJ, [p, p], where H is the curvature of the loss in the prediction. Both are arrays, or numbers
+            apart where the params are.
     """
 
     loss: jax.Array
-    gradient: jax.Array
-    curvature: jax.Array
+    gradient: Any
+    curvature: Any
 
 
 class Problem(NamedTuple):

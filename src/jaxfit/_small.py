@@ -274,7 +274,10 @@ def positive_solver(matrix: Any) -> Callable[[Any], Any]:
         factor = jax.scipy.linalg.cho_factor(matrix)
         return lambda vector: jax.scipy.linalg.cho_solve(factor, vector)
     size = matrix.places()[-1][0] + 1 if apart else matrix.shape[0]
-    entry = matrix.at if apart else lambda i, j: matrix[i, j]
+
+    def entry(i: int, j: int) -> Any:
+        return matrix.at(i, j) if apart else matrix[i, j]
+
     lower: list[list[jax.Array]] = []
     inverse: list[jax.Array] = []  # of the diagonal: divisions are dear
     for i in range(size):

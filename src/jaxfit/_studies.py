@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from jaxfit import _checks, _gather, _inputs, _limits, _model, _modules, losses
+from jaxfit._axes import Dealt
 from jaxfit._fit import fit
 from jaxfit._prepare import prepare
 from jaxfit._results import FitResults
@@ -94,8 +95,7 @@ def multistart(
         begun = starts
     given = {"sigma": sigma, "weights": weights, "bounds": bounds, "optimizer": optimizer, "key": key}
     options = {"loss": loss, "fixed": fixed, "steps": steps, "absolute_sigma": absolute_sigma}
-    own = jax.tree.map(lambda _: True, begun)
-    work = _gather.build(model, data, begun, count, given, options, params_own=own)
+    work = _gather.build(model, data, Dealt.each(begun), count, given, options)
     return _gather.run(work, quiet=True)
 
 
@@ -208,8 +208,7 @@ def sweep(
     given["key"] = settings.get("key", key)
     options = {"loss": loss, "fixed": fixed, "steps": steps, "epochs": epochs, "batch_size": batch_size}
     options |= {"shuffle": shuffle, "compute_dtype": compute_dtype}
-    own = None if params is None else jax.tree.map(lambda _: False, params)
-    work = _gather.build(model, data, params, len(combined), given, options, params_own=own)
+    work = _gather.build(model, data, Dealt.shared(params), len(combined), given, options)
     return _gather.run(work, settings=settings, validation=validation)
 
 
@@ -304,13 +303,12 @@ def ensemble(
         if callable(params):
             each = [params(one) for one in keys]
             params = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *each)
-        own = jax.tree.map(lambda _: True, params)
         for leaf in jax.tree.leaves(params):
             if np.shape(leaf)[:1] != (count,):
                 raise ValueError(
                     f"params has a leaf {_checks.describe(leaf)}; expected a first axis of {count} members."
                 )
-        return _gather.run(_gather.build(model, data, params, count, given, options, params_own=own))
+        return _gather.run(_gather.build(model, data, Dealt.each(params), count, given, options))
     made = [_made(model, one) for one in keys] if _model.kind(model) is None else [model] * count
     settings = {name: value for name, value in options.items() if name not in ("steps", "epochs")}
     settings |= {name: given[name] for name in ("sigma", "weights", "bounds", "optimizer")}
@@ -319,7 +317,7 @@ def ensemble(
         lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]),
         *((task.params, task.held[:2]) for task in tasks),
     )
-    return _gather.run(_gather.build(made[0], data, stacked, count, given, options, held=held))
+    return _gather.run(_gather.build(made[0], data, Dealt.each(stacked), count, given, options, held=held))
 
 
 def _made(make: Callable, key: Any) -> Any:
@@ -403,9 +401,8 @@ def bootstrap(
     drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=count)
     own = drawn * (1.0 if weights is None else np.asarray(weights))
     given = alike | {"weights": own.astype(_weight_dtype(whole)), "optimizer": whole.optimizer}
-    start = jax.tree.map(np.asarray, whole.params)
-    still = jax.tree.map(lambda _: False, start)
-    return _gather.run(_gather.build(model, whole.data, start, count, given, shared, params_own=still))
+    start = Dealt.shared(jax.tree.map(np.asarray, whole.params))
+    return _gather.run(_gather.build(model, whole.data, start, count, given, shared))
 
 
 def _weight_dtype(result: Any) -> Any:

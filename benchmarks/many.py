@@ -72,7 +72,7 @@ def numpy_decay(x, height, rate, offset):
 def peaks(count, dtype, seed=0):
     """Made-up spots on 5 x 5 pixels, as in Gpufit's benchmark, and starts up to 10 % off: x, y, starts."""
     rng = np.random.default_rng(seed)
-    x = np.stack(np.mgrid[:PIXELS, :PIXELS], axis=-1).reshape(-1, 2).astype(dtype)
+    x = np.indices((PIXELS, PIXELS)).reshape(2, -1).T.astype(dtype)
     low, high = np.array([[450, 1.8, 1.8, 0.9, 10], [550, 2.2, 2.2, 1.1, 10]])
     true = rng.uniform(low, high, (count, 5))
     y = numpy_peak(x.T, *true.T[..., None])
@@ -92,7 +92,7 @@ def decays(count, dtype, points=100):
     return x.astype(dtype), y, np.ones((count, 3), dtype)
 
 
-def by_jaxfit(x, y, start, model=peak, tolerance=TOLERANCE, out=None):
+def by_jaxfit(x, y, start, model=peak, tolerance: float | None = TOLERANCE, out=None):
     optimizer = jf.optimizers.LevenbergMarquardt(tolerance, tolerance) if tolerance else None
     return jf.fit_many(model, (x, y), start, optimizer=optimizer, out=out)
 
@@ -124,7 +124,8 @@ def measure(quick: bool = False) -> tuple[Rows, list[str]]:
     """Rows and notes of the table."""
     repeats = 1 if quick else 5
     sizes = [100_000, *([10**6, 10**7] if jax.default_backend() == "gpu" and not quick else [])]
-    rows, notes = [], ["SciPy's loops run on one core, all others on all; optimistix runs every fit until the last ends."]
+    rows: Rows = []
+    notes = ["SciPy's loops run on one core, all others on all; optimistix runs every fit until the last ends."]
     for size in sizes:
         rows += _peaks(size, 20 if quick else 1000, repeats if size == sizes[0] else 2, notes)
     code = COLD.format(count=sizes[0])

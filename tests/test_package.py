@@ -31,17 +31,23 @@ def python(code, *options):
 def test_public_names():
     assert jf.__all__ == [
         "FitResult",
+        "FitResults",
         "FitWarning",
         "Status",
         "TracedResult",
+        "bootstrap",
         "curve_fit",
+        "ensemble",
         "fit",
+        "fit_many",
         "losses",
         "metrics",
         "models",
+        "multistart",
         "nn",
         "optimizers",
         "plotting",
+        "sweep",
     ]
     assert jf.losses.__all__ == LOSSES
     for name in jf.__all__:

@@ -39,7 +39,7 @@ class Many(NamedTuple):
         task: One of them.
         arrays: Their arrays.
         own: Of each leaf of the arrays, whether it has an axis of fits.
-        count: How many fits.
+        fits: How many.
         steps: At most so many steps each.
         absolute: Whether sigma is known in absolute terms.
         wide: Whether they run in float64 although JAX is set to 32 bits.
@@ -48,7 +48,7 @@ class Many(NamedTuple):
     task: Task
     arrays: Arrays
     own: tuple[bool, ...]
-    count: int
+    fits: int
     steps: int
     absolute: bool
     wide: bool
@@ -188,7 +188,7 @@ class _Pass:
             write: Called with indices and how these fits ended, in NumPy arrays.
             tell: Called with the number of fits that have ended.
         """
-        count = self.many.count if chosen is None else len(chosen)
+        count = self.many.fits if chosen is None else len(chosen)
         pool = _Unfinished()
         few = np.int32(self._block // _LEFT if self.plan.resumes and count > self._block else 0)
 
@@ -300,7 +300,7 @@ class _Unfinished:
         self._parts.append(part)
         self.count += len(part[0])
 
-    def take(self, most: int) -> tuple[Any, ...]:
+    def take(self, most: int) -> tuple[Any, Any, Any, Any]:
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._parts)
         self._parts = []
         taken = jax.tree.map(operator.itemgetter(slice(most)), whole)
@@ -315,7 +315,7 @@ class _Table:
     """The results of all fits, filled in block by block."""
 
     def __init__(self, many: Many, shapes: Ends, out: Path | None):
-        self._many, count = many, many.count
+        self._many, count = many, many.fits
         self._squared = _curvature.is_squared(many.task.problem.loss)
         self._robust = _curvature.is_ours(many.task.problem.loss) and _curvature.is_robust(many.task.problem.loss)
         self._stops = bool(many.task.optimizer.default_steps)
@@ -465,7 +465,7 @@ def _sizes(many: Many, split: bool, devices: int) -> tuple[int, int]:
     params = sum(np.size(leaf) for leaf in jax.tree.leaves(task.params))
     held = sum(np.size(leaf) * _dtype(leaf).itemsize for leaf in jax.tree.leaves((task.data, task.params)))
     a_fit = max(1, held) * (params + 1 if _small.is_few(params) else 4)
-    each = -(-many.count // (devices * (_cores() if on_cpu and not split else 1)))
+    each = -(-many.fits // (devices * (_cores() if on_cpu and not split else 1)))
     block = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // a_fit
     if not split:
         block = max(block, each if a_fit * each <= _ELSEWHERE else _ELSEWHERE // a_fit)
@@ -476,7 +476,7 @@ def _sizes(many: Many, split: bool, devices: int) -> tuple[int, int]:
     block = 16 if block <= 16 else 16 + (1 << max(4, (block - 17).bit_length()))
     blocks = 1
     if on_cpu:
-        blocks = 1 << max(0, min(_AT_ONCE // block, -(-many.count // (block * _cores()))).bit_length() - 1)
+        blocks = 1 << max(0, min(_AT_ONCE // block, -(-many.fits // (block * _cores()))).bit_length() - 1)
     return blocks, block * devices
 
 

@@ -27,7 +27,7 @@ class Work(NamedTuple):
     Attributes:
         ready: One of them.
         parts: Those that run as one, each with their indices among all.
-        count: How many there are.
+        fits: How many there are.
         absolute: Whether sigma is known in absolute terms.
         lengths: The samples of each fit where they differ, else None.
         weighted: Whether the user gave weights.
@@ -35,15 +35,15 @@ class Work(NamedTuple):
 
     ready: Prepared
     parts: list[tuple[np.ndarray, Many]]
-    count: int
+    fits: int
     absolute: bool
     lengths: np.ndarray | None = None
     weighted: bool = True
 
     def at(self, index: int) -> _program.Task:
         """One of the fits, with its own samples only."""
-        number, many = next((rows, many) for rows, many in self.parts if self.count == many.count or index in rows)
-        task = many.at(index if many.count == self.count else int(np.searchsorted(number, index)))
+        number, many = next((rows, many) for rows, many in self.parts if self.fits == many.fits or index in rows)
+        task = many.at(index if many.fits == self.fits else int(np.searchsorted(number, index)))
         if self.lengths is None or task.data is None:
             return task
         length = int(self.lengths[index])
@@ -78,7 +78,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(progress, bool):
         raise TypeError(f"progress is {_checks.describe(progress)}; expected True or False.")
-    with _tell.bar("fits", work.count) if progress else _tell.nothing() as tell:
+    with _tell.bar("fits", work.fits) if progress else _tell.nothing() as tell:
         found = [_drive_many.run(many, folder, tell) for _, many in work.parts]
     whole = found[0] if len(found) == 1 else _together([rows for rows, _ in work.parts], found)
     scores = None if validation is None else _scores(work, whole, validation)

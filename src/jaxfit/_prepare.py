@@ -81,7 +81,7 @@ def prepare(
     dtype = _networks.dtype(compute_dtype)
     guessed = params is None and hasattr(model, "guess")
     if guessed:
-        params = _guess(model, data, kind)
+        params = guess(model, data, kind)
     network = None
     model = _modules.unwrapped(model)
     if _model.kind(model) is not None:
@@ -170,7 +170,7 @@ def _meaning(model: Any, loss: Callable, metrics: Any, optimizer: Optimizer, sam
     return (*functions, structure, metrics and fingerprint(metrics), dtype)
 
 
-def _guess(model: Any, data: Any, kind: str) -> Any:
+def guess(model: Any, data: Any, kind: str) -> Any:
     """The starting values of a model that finds them in the data."""
     if kind != "arrays" or _traced.is_traced(data):
         raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")

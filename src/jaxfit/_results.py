@@ -326,7 +326,7 @@ class FitResults:
         return table
 
     def __len__(self) -> int:
-        return self._work.count
+        return self._work.fits
 
     def __getitem__(self, index: int) -> FitResult:
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
@@ -394,7 +394,7 @@ class FitResults:
         return lambda at, fixed: again(at, fixed=fixed)
 
     def __str__(self):
-        rows = [("", "median", "5 %", "95 %", "median error")]
+        rows: list[tuple[str, ...]] = [("", "median", "5 %", "95 %", "median error")]
         columns = self._columns(self.params)
         sound = np.isfinite(self.loss)
         errors = self._columns(self.standard_errors) if self._found.covariance is not None else {}

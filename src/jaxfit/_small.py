@@ -216,7 +216,7 @@ def dense(matrix: Any) -> jax.Array:
     return jnp.stack([jnp.stack([matrix.at(i, j) for j in range(size)]) for i in range(size)])
 
 
-def like(matrix: jax.Array, other: Any) -> Any:
+def like(matrix: Any, other: Any) -> Any:
     """An array [p, p] in the form that another symmetric matrix has."""
     return Triangle(matrix[i, j] for i, j in other.places()) if isinstance(other, Triangle) else matrix
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import optax
 
-from jaxfit import _checks, _gather, _inputs, _limits, _model, _modules, losses
+from jaxfit import _checks, _gather, _inputs, _limits, _model, _modules, _options, losses
 from jaxfit._axes import Dealt
 from jaxfit._fit import fit
-from jaxfit._prepare import prepare
+from jaxfit._prepare import guess, prepare
 from jaxfit._results import FitResults
 from jaxfit.optimizers import Optimizer
 
@@ -80,9 +80,8 @@ def multistart(
         4.0
     """
     _checks.one_of("multistart", "method", method, _METHODS)
-    if params is None and isinstance(starts, int) and hasattr(model, "guess") and isinstance(data, tuple):
-        arrays = _inputs.arrays(data, wide=True)
-        params = model.guess(arrays.x, arrays.y)
+    if params is None and isinstance(starts, int) and hasattr(model, "guess"):
+        params = guess(model, data, _options.kind(data))
     if isinstance(starts, (int, np.integer)) and not isinstance(starts, bool):
         count = _checks.count("starts", starts)
         begun = _drawn(params, data, count, method, bounds, getattr(model, "bounds", None), fixed, key)

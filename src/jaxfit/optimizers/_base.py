@@ -143,6 +143,10 @@ class Optimizer(abc.ABC):
         """The limit of a first try that a second may follow; None where there is but one."""
         return None
 
+    def robust(self) -> "Optimizer":
+        """The rule to go by from the start where this one ended badly; itself where there is no other."""
+        return self
+
     def doubts(self, state: State, held: Any) -> Any:
         """Whether an end at which it converged is one to doubt: a bool, traced where the state is.
 

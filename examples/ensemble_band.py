@@ -1,7 +1,8 @@
 """Lets twelve networks say together how far they are to be trusted: where there were no data, they disagree.
 
 One network gives one curve, just as sure of itself far from all data as among them. An ensemble of networks that
-differ only in where they started agrees on what the data say, and spreads out in the gap between them and beyond.
+differ only in where they started agrees on what the data say, and spreads out in the gap between them and beyond. What
+their spread does not tell is what they have in common: the noise of the data, which all of them have seen.
 """
 
 from pathlib import Path
@@ -26,8 +27,8 @@ def truth(x):
 
 def make(rngs):
     """A small network, with params drawn from its seed."""
-    hidden = nn.Linear(32, 32, rngs=rngs)
-    return nn.Sequential(nn.Linear(1, 32, rngs=rngs), nn.Tanh(), hidden, nn.Tanh(), nn.Linear(32, 1, rngs=rngs))
+    first, second, third = (nn.Linear(*sizes, rngs=rngs) for sizes in ((1, 32), (32, 32), (32, 1)))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
 
 
 def main() -> dict[str, Any]:
@@ -36,10 +37,10 @@ def main() -> dict[str, Any]:
     x = np.sort(np.concatenate([rng.uniform(*part, 50) for part in PARTS])).astype(np.float32)
     y = (truth(x) + NOISE * rng.normal(size=x.size)).astype(np.float32)
     results = jf.ensemble(
-        make, (x[:, None], y[:, None]), members=MEMBERS, optimizer=jf.optimizers.Adam(0.01), steps=1000,
+        make, (x[:, None], y[:, None]), members=MEMBERS, optimizer=jf.optimizers.Adam(0.01), steps=600,
     )  # fmt: skip
 
-    fine = np.linspace(-6.0, 6.0, 481, dtype=np.float32)
+    fine = np.linspace(-5.5, 5.5, 441, dtype=np.float32)
     curves = results.predict(fine[:, None])[..., 0]
     mean, deviation = (of[:, 0] for of in results.spread(fine[:, None]))
     (a, b), (c, d) = PARTS
@@ -60,13 +61,15 @@ def main() -> dict[str, Any]:
         print(f"  {name:14}   {spread:22.3f}   {error:19.3f}")
 
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
-    axes, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    axes, below = figure.subplots(2, 1, height_ratios=(2.6, 1), sharex=True)
     for one in (axes, below):
         for part in PARTS:
             one.axvspan(*part, color="0.94", lw=0, zorder=0)
     for curve in curves:
         axes.plot(fine, curve, color="C0", lw=0.6, alpha=0.6)
-    axes.fill_between(fine, mean - 2 * deviation, mean + 2 * deviation, color="C0", alpha=0.2, lw=0, label="± 2 deviations")
+    axes.fill_between(
+        fine, mean - 2 * deviation, mean + 2 * deviation, color="C0", alpha=0.2, lw=0, label="± 2 deviations"
+    )
     axes.plot(fine, mean, color="C0", lw=2, label=f"mean of {MEMBERS} networks")
     axes.plot(fine, truth(fine), "k--", lw=1, label="truth")
     axes.plot(x, y, "o", ms=3.5, color="C1", label="data")
@@ -74,8 +77,8 @@ def main() -> dict[str, Any]:
     axes.legend(loc="upper center", ncols=4, frameon=False)
     below.semilogy(fine, deviation, color="C0")
     below.axhline(NOISE, color="C1", lw=1, ls="--")
-    below.annotate("noise of the data", (0.1, NOISE), (0, 3), textcoords="offset points", color="C1", ha="center")
-    below.set(xlabel="x", ylabel="deviation", xlim=(-6, 6))
+    below.annotate("noise of the data", (0.1, NOISE), (0, -12), textcoords="offset points", color="C1", ha="center")
+    below.set(xlabel="x", ylabel="deviation", xlim=(-5.5, 5.5), ylim=(5e-3, 2), yticks=[0.01, 0.1, 1])
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=150)
     print(f"\nPicture: {PICTURE}")

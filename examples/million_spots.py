@@ -21,7 +21,7 @@ PICTURE = Path(__file__).parent / "output" / "million_spots.png"
 FIELD = 48  # pixels, of 100 nm each
 WALL = 0.25  # how far the labels sit from a filament's axis, in pixels
 WIDTH, BACKGROUND = 1.0, 10.0
-ZOOM = (24.5, 32.5, 14.5, 22.5)  # left, right, bottom, top
+ZOOM = (21.5, 28.5, 15.5, 22.5)  # left, right, bottom, top
 OFFSETS = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(25, 2)  # (x, y) of the pixels
 
 
@@ -78,7 +78,8 @@ def main(count: int = 1_000_000) -> dict[str, Any]:
     pulls = (found - places) / errors
     pace = count / results.run_seconds
     print(f"\n{pace:,.0f} fits per second, error bars included")
-    print(f"A spot is {100 * WIDTH:.0f} nm wide (sigma); the median error of its centre is {100 * np.median(errors):.1f} nm")
+    median = 100 * np.median(errors)
+    print(f"A spot is {100 * WIDTH:.0f} nm wide (sigma); the median error of its centre is {median:.1f} nm")
     print(f"(found - true) / error has mean {pulls.mean():+.3f} and standard deviation {pulls.std():.3f}")
 
     summed = np.zeros((FIELD, FIELD))
@@ -86,26 +87,30 @@ def main(count: int = 1_000_000) -> dict[str, Any]:
         np.add.at(summed, (middle[:, 1] + up, middle[:, 0] + right), values)
     fine = np.histogram2d(found[:, 1], found[:, 0], bins=8 * FIELD, range=[[-0.5, FIELD - 0.5]] * 2)[0]
     left, right, bottom, top = ZOOM
-    zoomed = np.histogram2d(found[:, 1], found[:, 0], bins=160, range=[[bottom, top], [left, right]])[0]
-    figure = Figure(figsize=(13.2, 4.4), layout="constrained")
-    views = figure.subplots(1, 3, width_ratios=(1, 1, 0.8))
+    zoomed = np.histogram2d(found[:, 1], found[:, 0], bins=140, range=[[bottom, top], [left, right]])[0]
+    figure = Figure(figsize=(14.4, 4.4), layout="constrained")
+    views = figure.subplot_mosaic(
+        [["sum", "map", "part of sum", "pulls"], ["sum", "map", "part of map", "pulls"]],
+        width_ratios=(1, 1, 0.48, 0.75),
+    )
     extent = (-0.05, FIELD / 10 - 0.05, -0.05, FIELD / 10 - 0.05)  # µm
     frame = tuple(edge / 10 for edge in ZOOM)
-    pictures = {"The sum of all images": (summed, summed), f"{count:,} fitted centres": (fine, zoomed)}
-    for axes, (title, (whole, part)) in zip(views, pictures.items(), strict=False):
+    titles = {"sum": "The sum of all images", "map": f"{count:,} fitted centres"}
+    for name, whole, part, place in (("sum", summed, summed, extent), ("map", fine, zoomed, frame)):
+        axes, small = views[name], views[f"part of {name}"]
         axes.imshow(whole, "inferno", origin="lower", extent=extent, vmax=np.quantile(whole[whole > 0], 0.98))
-        inset = axes.inset_axes((0.6, 0.02, 0.38, 0.38), xlim=frame[:2], ylim=frame[2:], xticks=[], yticks=[])
-        place = extent if part is whole else frame
-        inset.imshow(part, "inferno", origin="lower", extent=place, vmax=np.quantile(part[part > 0], 0.98))
-        inset.set(xlim=frame[:2], ylim=frame[2:])
-        inset.spines[:].set_color("w")
-        axes.indicate_inset_zoom(inset, edgecolor="w", alpha=0.9)
-        axes.set(xlabel="x (µm)", ylabel="y (µm)", title=title)
+        axes.set(xlabel="x (µm)", ylabel="y (µm)", title=titles[name])
+        axes.indicate_inset((frame[0], frame[2], 0.7, 0.7), edgecolor="w", alpha=1)
+        small.imshow(part, "inferno", origin="lower", extent=place, vmax=np.quantile(part[part > 0], 0.98))
+        small.set(xlim=frame[:2], ylim=frame[2:], xticks=[], yticks=[])
+    views["part of sum"].set_title("The square")
     bins = np.linspace(-4, 4, 81 if count > 100_000 else 41)
-    views[2].hist(pulls.ravel(), bins, density=True, histtype="step", color="C1", lw=1.5, label="(found - true) / error")
-    views[2].plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="standard normal")
-    views[2].set(xlabel="standard errors", ylabel="density", ylim=(0, 0.5), title="The error bars are right")
-    views[2].legend(loc="upper center", frameon=False)
+    views["pulls"].hist(
+        pulls.ravel(), bins, density=True, histtype="step", color="C1", lw=1.5, label="(found - true) / error"
+    )
+    views["pulls"].plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="standard normal")
+    views["pulls"].set(xlabel="standard errors", ylabel="density", ylim=(0, 0.5), title="The error bars are right")
+    views["pulls"].legend(loc="upper center", frameon=False)
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=150)
     print(f"\nPicture: {PICTURE}")

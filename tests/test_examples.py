@@ -16,7 +16,13 @@ import nist
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 # Smaller than what the command line runs.
-ARGUMENTS = {"arrays": {"side": 300}, "convolutional_network": {"steps": 400}, "millions_of_parameters": {"epochs": 4}}
+ARGUMENTS = {
+    "arrays": {"side": 300},
+    "convolutional_network": {"steps": 400},
+    "learning_rates": {"count": 24},
+    "million_spots": {"count": 20_000},
+    "millions_of_parameters": {"epochs": 4},
+}
 
 
 def load(name):
@@ -369,6 +375,123 @@ def check_convolutional_network(found):
     assert found["accuracy"] == pytest.approx(1 - found["wrong"] / 450, abs=1e-6)
     assert found["losses"].shape == (400,)
     assert found["losses"][-50:].mean() < 0.15 < 2 < found["losses"][0]
+
+
+def check_million_spots(found):
+    places, errors, pulls = found["places"], found["errors"], found["pulls"]
+    assert places.shape == errors.shape == pulls.shape == (20_000, 2)
+    assert found["success"].all()
+    assert found["pace"] > 0
+    assert found["params"]["x"].dtype == np.float32
+    np.testing.assert_allclose(pulls, (found["found"] - places) / errors, rtol=1e-6)
+    # 40,000 pulls: their mean is known to 0.005, and their deviation to 0.0035.
+    np.testing.assert_allclose(pulls.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(pulls.std(axis=0), 1, atol=0.03)
+    assert np.abs(pulls).max() < 6
+    # A photon is misplaced by the width of the spot, and n of them by sqrt(n) less; the background makes it worse.
+    photons = 2 * np.pi * found["params"]["height"] * found["params"]["width"] ** 2
+    assert 1 < np.median(errors[:, 0] * np.sqrt(photons)) < 1.6
+
+    # The same likelihood, minimised by scipy.
+    offsets = np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(25, 2)
+    for index in range(3):
+        ours = [found["params"][name][index] for name in ("height", "x", "y", "width", "background")]
+        counts = found["photons"][index].astype(np.float64)
+
+        def negative_log_likelihood(p, counts=counts):
+            expected = p[0] * np.exp(-((offsets - p[1:3]) ** 2).sum(axis=1) / (2 * p[3] ** 2)) + p[4]
+            return np.sum(expected - counts * np.log(expected))
+
+        theirs = minimize(negative_log_likelihood, ours, method="Nelder-Mead", options={"maxfev": 2000}).x
+        np.testing.assert_allclose(ours[1:4], theirs[1:4], rtol=0, atol=2e-3)
+        assert ours[0] == pytest.approx(theirs[0], rel=5e-3)
+
+
+def check_relaxation_map(found):
+    t2, errors, true, signals = found["t2"], found["errors"], found["true"], found["signals"]
+    assert len(t2) == len(errors) == len(true) > 8_000
+    assert found["success"].all()
+    assert found["noise"] == pytest.approx(0.02, rel=0.01)
+    assert {name: region["median"] for name, region in found["regions"].items()} == pytest.approx(
+        {"white matter": 70, "grey matter": 95, "lesion": 140, "fluid": 220}, rel=0.01
+    )
+    for region, known in zip(found["regions"].values(), (70, 95, 140, 220), strict=True):
+        assert abs(region["median"] - known) < 3 * region["error"]
+        assert abs(region["pulls"].std() - 1) < 4 / np.sqrt(2 * len(region["pulls"])) + 0.03
+    echoes = np.arange(10.0, 161.0, 10.0)
+    for index in (0, 4_000, 8_000):
+        popt, pcov = curve_fit(
+            lambda t, a, tau: a * np.exp(-t / tau), echoes, signals[index], [1.0, 100.0],
+            sigma=np.full(16, found["noise"]), absolute_sigma=True,
+        )  # fmt: skip
+        assert (t2[index], errors[index]) == pytest.approx((popt[1], np.sqrt(pcov[1, 1])), rel=1e-4)
+
+
+def check_learning_rates(found):
+    scores, diverged, best, first = (found[name] for name in ("scores", "diverged", "best", "first"))
+    rates = np.geomspace(1e-4, 10, 24)
+    assert scores.shape == diverged.shape == (2, 24, 3)
+    assert diverged[:, -3:].all()
+    assert not np.isfinite(scores[:, -3:]).any()
+    assert not diverged[:, rates < 0.1].any()
+    assert sorted(found["order"][:5]) == sorted(np.argsort(np.nan_to_num(scores, nan=np.inf), axis=None)[:5])
+    # Little is learned at the lowest rates, and with momentum as much as without it at ten times the rate.
+    assert (scores[:, 0] > 0.5 * found["mean"]).all()
+    slow, fast = scores[1].mean(axis=1), scores[0].mean(axis=1)
+    low = rates < 5e-3
+    np.testing.assert_allclose(fast[low], np.interp(np.log(10 * rates[low]), np.log(rates), slow), rtol=0.1)
+    for momentum in (0.9, 0.0):
+        rate, loss = best[momentum]
+        assert 0.01 < rate < first[momentum] < 2
+        assert 0.01 < loss < 0.02
+    assert best[0.9][0] < best[0.0][0]
+    assert found["winner"]["learning_rate"] in rates.astype(np.float32).tolist() + rates.tolist()
+
+
+def check_ensemble_band(found):
+    curves, mean, deviation = found["curves"], found["mean"], found["deviation"]
+    assert curves.shape == (12, 441)
+    np.testing.assert_allclose(mean, curves.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(deviation, curves.std(axis=0, ddof=1), rtol=1e-3, atol=1e-5)
+    # Each has learned what there is to learn: the noise is 0.15, and 100 points let them fit a part of it.
+    assert ((found["losses"] > 0.12**2) & (found["losses"] < 0.17**2)).all()
+    among, gap, beyond = found["rows"].values()
+    assert among[0] < 0.06
+    assert among[1] < 0.1
+    assert min(gap[0], beyond[0]) > 5 * among[0]
+    truth = np.sin(1.6 * found["fine"]) + 0.25 * found["fine"]
+    inside = found["places"]["in the gap"]
+    assert np.mean((np.abs(mean - truth) < 2 * deviation)[inside]) > 0.8
+    for outwards in (deviation[found["fine"] > 4.2], deviation[found["fine"] < -4.2][::-1]):
+        assert (np.diff(outwards) > 0).all()
+
+
+def check_many_starts(found):
+    t, y, ranked, periods = found["t"], found["y"], found["ranked"], found["periods"]
+    truth = {"period": 17.3, "sine": 38.0, "cosine": -27.0, "mean": 12.0}
+    params, errors, chi_squared = found["best"]
+    for name, true in truth.items():
+        assert abs(params[name] - true) < 3 * errors[name]
+    assert 8 < chi_squared < 38  # 20 degrees of freedom: 99 %
+    wrong, wrong_chi_squared = found["single"]
+    assert wrong_chi_squared > 10 * chi_squared
+    assert abs(wrong["period"] - 17.3) > 5
+
+    def wave(t, period, sine, cosine, mean):
+        return sine * np.sin(2 * np.pi * t / period) + cosine * np.cos(2 * np.pi * t / period) + mean
+
+    known = {"sigma": np.full(24, 6.0), "absolute_sigma": True}
+    popt, pcov = curve_fit(wave, t, y, list(truth.values()), **known)
+    assert [params[name] for name in truth] == pytest.approx(popt, rel=1e-4)
+    assert [errors[name] for name in truth] == pytest.approx(np.sqrt(np.diag(pcov)), rel=1e-3)
+    # scipy ends in the wrong minimum as well.
+    popt, _ = curve_fit(wave, t, y, [30.0, 40.0, 0.0, 0.0], **known)
+    assert wrong["period"] == pytest.approx(popt[0], rel=1e-3)
+    assert ranked.shape == periods.shape == (256,)
+    assert (np.diff(ranked) >= 0).all()
+    assert 5 <= found["hits"] < 128
+    np.testing.assert_allclose(periods[: found["hits"]], params["period"], rtol=1e-4)
+    assert ranked[found["hits"]] > 2 * ranked[0]
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}

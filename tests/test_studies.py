@@ -34,7 +34,8 @@ STEPS = 30
 def _hastier():
     """Fits are compiled without optimisation: what is asked here is what they compute, not how fast."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_compile.HASTY, "xla_backend_optimization_level", "0")
+        for options in (_compile.HASTY, _compile.LEAN):
+            patch.setitem(options, "xla_backend_optimization_level", "0")
         yield
 
 
@@ -172,6 +173,12 @@ def test_multistart_is_quiet_where_some_fits_end_badly_and_warns_where_all_do():
         _ = lost.best
 
 
+def test_a_single_fit_has_no_deviation():
+    mean, deviation = many_starts(starts=1).spread(TIMES)
+    assert mean.shape == deviation.shape == (60,)
+    assert np.isnan(deviation).all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -187,7 +194,7 @@ def test_multistart_is_quiet_where_some_fits_end_badly_and_warns_where_all_do():
         ({"starts": {"rate": np.ones(3), "height": np.ones(3)}}, ValueError, "starts"),
         ({"key": "a"}, TypeError, "key is a str"),
     ],
-    ids=lambda entry: str(list(entry)[0]) if isinstance(entry, dict) else None,
+    ids=lambda entry: next(iter(entry)) if isinstance(entry, dict) else None,
 )
 def test_bad_starts_are_named(options, error, message):
     with pytest.raises(error, match=message):
@@ -199,9 +206,11 @@ def test_wide_bounds_of_single_precision_do_not_overflow():
         jf.multistart(line, (X, Y), LINE, bounds=(-3e38, 3e38), starts=4)
 
 
-def test_inside_jit_a_study_is_refused():
-    with pytest.raises(TypeError, match="jit"):
-        jax.jit(lambda y: jf.multistart(wave, (TIMES, y), START, starts=2, bounds=BOX).loss)(WAVE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["single", "double"])
+def test_inside_jit_a_study_is_refused(dtype):
+    x = TIMES.astype(dtype)
+    with pytest.raises(TypeError, match="inside jit, vmap or grad"):
+        jax.jit(lambda y: jf.multistart(wave, (x, y), START, starts=2, bounds=BOX).loss)(WAVE.astype(dtype))
 
 
 def test_lists_of_numbers_are_data_with_their_weights_and_sigma():
@@ -282,7 +291,7 @@ def dropping(seed=0):
 
 
 def test_a_sweep_of_a_module_with_dropout_and_batches_is_a_loop_of_fit():
-    module, options = dropping(), {"batch_size": 6, "steps": None, "epochs": 2}
+    module, options = dropping(), {"batch_size": 5, "steps": None, "epochs": 2}
     results = sweep({"learning_rate": [0.05, 0.1], "key": [0, 1]}, SGD(), POINTS, None, module, **options)
     is_a_loop(results, SGD(), 2e-6, POINTS, None, module, **options)
     assert not np.allclose(results.loss[0], results.loss[1])  # a seed has its own dropout
@@ -360,9 +369,10 @@ def test_what_is_made_large_has_its_best_where_it_is_largest():
 
 
 def test_what_is_made_large_may_grow():
-    with pytest.MonkeyPatch.context():
-        results = sweep({"learning_rate": [3.0, 5.0]}, SGD(maximize=True), params={"slope": 2.9, "offset": 1.0})
-    assert results.status.tolist() == ["completed", "completed"]
+    alone = jf.fit(line, (X, Y), LINE, optimizer=SGD(0.2, maximize=True), steps=STEPS)
+    results = sweep({"learning_rate": [0.1, 0.2]}, SGD(maximize=True))
+    assert results.loss[1] > 1e3 * np.mean(Y**2)
+    assert results.status[1] == alone.status.value == "completed"
 
 
 def test_a_sweep_of_a_second_order_optimizer_takes_its_second_try_too():
@@ -417,7 +427,7 @@ def test_bad_grids_are_named(grid, error, message):
 
 @pytest.mark.parametrize("optimizer", [None, "adam", Adam, optax.sgd(0.1)], ids=["none", "str", "class", "optax"])
 def test_a_sweep_wants_an_optimizer_that_has_the_numbers(optimizer):
-    with pytest.raises(TypeError, match="optimizer is .*jaxfit.optimizers"):
+    with pytest.raises(TypeError, match=r"optimizer is .*jaxfit\.optimizers"):
         sweep({"learning_rate": [0.1]}, optimizer)
 
 
@@ -427,13 +437,13 @@ def test_a_sweep_wants_steps_where_fit_does():
 
 
 def test_streams_of_batches_are_refused():
-    with pytest.raises(TypeError, match="iterable|data"):
+    with pytest.raises(TypeError, match=r"iterable|data"):
         sweep({"learning_rate": [0.1, 0.3]}, SGD(), [(X, Y)])
 
 
 # From several seeds.
 
-KEYS = jax.random.split(jax.random.key(0), 3)
+KEYS = jax.random.split(jax.random.key(0), 2)
 
 
 def normed(rngs):
@@ -444,12 +454,12 @@ def normed(rngs):
     )
 
 
-TRAINING = {"optimizer": SGD(0.05), "epochs": 2, "batch_size": 6}
+TRAINING = {"optimizer": SGD(0.05), "epochs": 2, "batch_size": 5}
 
 
 @pytest.fixture(scope="module")
 def members():
-    return jf.ensemble(normed, POINTS, members=3, **TRAINING)
+    return jf.ensemble(normed, POINTS, members=2, **TRAINING)
 
 
 def test_members_are_fits_of_modules_from_their_keys(members):
@@ -458,7 +468,7 @@ def test_members_are_fits_of_modules_from_their_keys(members):
         close(row(members.params, index), alone.params, rtol=1e-5, atol=1e-5)
         close(members[index].model_state, alone.model_state, rtol=1e-5, atol=1e-5)  # BatchNorm's, of each member
         np.testing.assert_allclose(members.predict(POINTS[0])[index], alone.predict(POINTS[0]), rtol=1e-4, atol=1e-5)
-    assert len(members) == 3
+    assert len(members) == 2
 
 
 def test_the_module_of_a_member_evaluates(members):
@@ -473,25 +483,17 @@ def test_the_spread_is_that_of_the_predictions(members):
     predictions = np.stack([np.asarray(member.predict(POINTS[0])) for member in members])
     mean, deviation = members.spread(POINTS[0])
     assert mean.shape == deviation.shape == POINTS[1].shape
-    np.testing.assert_allclose(mean, predictions.sum(0) / 3, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(deviation, np.sqrt(((predictions - mean) ** 2).sum(0) / 2), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mean, predictions.sum(0) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(deviation, np.sqrt(((predictions - mean) ** 2).sum(0)), rtol=1e-4, atol=1e-6)
 
 
-def test_each_member_drops_out_by_its_own_key():
-    def alike(rngs):
-        del rngs
-        return dropping()
-
-    results = jf.ensemble(alike, POINTS, members=3, optimizer=SGD(0.05), steps=3)
-    kernels = leaves(results.params)[1]
-    assert not np.allclose(kernels[0], kernels[1])
-    close(
-        row(results.params, 1), jf.fit(dropping(), POINTS, optimizer=SGD(0.05), steps=3, key=KEYS[1]).params, atol=1e-6
-    )
+def test_each_member_drops_out_by_its_own_key(members):
+    other = jf.fit(normed(nnx.Rngs(KEYS[1])), POINTS, key=KEYS[0], **TRAINING)
+    assert not np.allclose(leaves(other.params)[1], leaves(members[1].params)[1], rtol=1e-3)
 
 
 def test_members_of_a_linen_module_are_fits_from_their_keys():
-    results = jf.ensemble(linen.Dense(1), POINTS, members=3, optimizer=SGD(0.1), steps=STEPS)
+    results = jf.ensemble(linen.Dense(1), POINTS, members=2, optimizer=SGD(0.1), steps=STEPS)
     for index, key in enumerate(KEYS):
         alone = jf.fit(linen.Dense(1), POINTS, optimizer=SGD(0.1), steps=STEPS, key=key)
         close(row(results.params, index), alone.params, rtol=1e-5)
@@ -510,7 +512,7 @@ class Features(nnx.Module):
 
 
 def test_arrays_that_are_no_params_are_those_of_each_member():
-    results = jf.ensemble(lambda rngs: Features(rngs), POINTS, members=3, optimizer=SGD(0.05), steps=3)
+    results = jf.ensemble(lambda rngs: Features(rngs), POINTS, members=2, optimizer=SGD(0.05), steps=3)
     predictions = results.predict(POINTS[0])
     for index, key in enumerate(KEYS):
         alone = jf.fit(Features(nnx.Rngs(key)), POINTS, optimizer=SGD(0.05), steps=3, key=key)
@@ -522,7 +524,7 @@ def test_arrays_that_are_no_params_are_those_of_each_member():
 def test_params_that_stay_are_those_of_each_member():
     pair = lambda rngs: nn.Sequential(nn.Linear(1, 2, rngs=rngs), nn.Linear(2, 1, rngs=rngs))
     options = {"optimizer": SGD(0.05), "steps": 3, "fixed": "layers.0"}
-    results = jf.ensemble(pair, POINTS, members=3, **options)
+    results = jf.ensemble(pair, POINTS, members=2, **options)
     predictions = results.predict(POINTS[0])
     for index, key in enumerate(KEYS):
         alone = jf.fit(pair(nnx.Rngs(key)), POINTS, key=key, **options)
@@ -538,26 +540,22 @@ def drawn(key):
 
 def test_members_of_a_plain_function_start_from_a_function_of_the_key_or_from_stacked_params():
     options = {"optimizer": SGD(0.1), "steps": 6, "batch_size": 5}
-    results = jf.ensemble(line, (X, Y), drawn, members=3, **options)
+    results = jf.ensemble(line, (X, Y), drawn, members=2, **options)
     for index, key in enumerate(KEYS):
         close(row(results.params, index), jf.fit(line, (X, Y), drawn(key), key=key, **options).params, rtol=1e-5)
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *map(drawn, KEYS))
-    close(jf.ensemble(line, (X, Y), stacked, members=3, **options).params, results.params, rtol=0)
-    one = jf.ensemble(line, (X, Y), drawn, members=1, **options)
-    mean, deviation = one.spread(X)
-    np.testing.assert_allclose(mean, one[0].predict(X), rtol=1e-6)
-    assert np.isnan(deviation).all()
+    close(jf.ensemble(line, (X, Y), stacked, members=2, **options).params, results.params, rtol=0)
 
 
 def test_members_learn_from_a_sampler():
-    results = jf.ensemble(line, draw, drawn, members=3, optimizer=SGD(0.1), steps=STEPS)
+    results = jf.ensemble(line, draw, drawn, members=2, optimizer=SGD(0.1), steps=STEPS)
     for index, key in enumerate(KEYS):
         alone = jf.fit(line, draw, drawn(key), optimizer=SGD(0.1), steps=STEPS, key=key)
         close(row(results.params, index), alone.params, rtol=1e-5)
 
 
 def test_another_key_makes_other_members():
-    make = functools.partial(jf.ensemble, line, (X, Y), drawn, members=3, optimizer=SGD(0.1), steps=6, batch_size=5)
+    make = functools.partial(jf.ensemble, line, (X, Y), drawn, members=2, optimizer=SGD(0.1), steps=6, batch_size=5)
     close(make(key=5).params, make(key=5).params, rtol=0)
     assert not np.isclose(make(key=5).params["slope"], make(key=6).params["slope"]).any()
 
@@ -582,7 +580,7 @@ def test_bad_ensembles_are_named(model, params, members, error, message):
 
 
 def test_an_ensemble_takes_no_stream():
-    with pytest.raises(TypeError, match="iterable|data"):
+    with pytest.raises(TypeError, match=r"iterable|data"):
         jf.ensemble(line, [(X, Y)], drawn, members=3, optimizer=SGD(0.1), steps=3)
 
 
@@ -681,7 +679,7 @@ def test_a_first_order_optimizer_bootstraps_too():
         close(row(results.params, index), alone.params, rtol=1e-5)
 
 
-def test_sigma_bounds_and_fixed_go_into_every_resample():
+def test_sigma_and_bounds_go_into_every_resample():
     y = MATRIX @ TRUE + 0.3 * NOISE
     sigma = 0.3 + LONG
     results = bootstrap(y, samples=16, sigma=sigma, bounds=(None, np.array([np.inf, 1.9])))
@@ -689,8 +687,6 @@ def test_sigma_bounds_and_fixed_go_into_every_resample():
                    weights=weights_of(results, 3))  # fmt: skip
     np.testing.assert_allclose(results.params[3], alone.params, rtol=1e-7)
     assert results.params[:, 1].max() <= 1.9
-    still = jf.bootstrap(line, (X, Y), {"slope": 3.0, "offset": 0.0}, samples=4, fixed="slope")
-    np.testing.assert_array_equal(still.params["slope"], 3.0)
 
 
 def test_a_loss_without_weights_of_samples_is_refused():

@@ -276,7 +276,7 @@ def positive_solver(matrix: Any) -> Callable[[Any], Any]:
     size = matrix.places()[-1][0] + 1 if apart else matrix.shape[0]
 
     def entry(i: int, j: int) -> Any:
-        return matrix.at(i, j) if apart else matrix[i, j]
+        return matrix.at(i, j) if isinstance(matrix, Triangle) else matrix[i, j]
 
     lower: list[list[jax.Array]] = []
     inverse: list[jax.Array] = []  # of the diagonal: divisions are dear

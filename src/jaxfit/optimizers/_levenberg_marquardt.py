@@ -277,7 +277,8 @@ class LevenbergMarquardt(Optimizer):
         if self.acceleration is not None:
             return False
         terms, flat = state.inner.terms, _small.vector(state.params)[0]
-        return ends_badly(terms.loss, terms.gradient, _small.diagonal(terms.curvature), state.inner.scale, flat, held)
+        diagonal, least = _small.diagonal(terms.curvature), self.tolerance
+        return ends_badly(terms.loss, terms.gradient, diagonal, state.inner.scale, flat, held, least)
 
     def second_try(self, state: State, converged: bool, held: np.ndarray | None) -> "LevenbergMarquardt | None":
         """The rule to go by from the start where this one ended badly; None where the end is sound.
@@ -291,7 +292,7 @@ class LevenbergMarquardt(Optimizer):
             return None
         loss, gradient, curvature, scale = map(np.asarray, (*state.inner.terms, state.inner.scale))
         flat = _small.in_a_row(state.params)
-        if converged and not ends_badly(loss, gradient, curvature.diagonal(), scale, flat, held):
+        if converged and not ends_badly(loss, gradient, curvature.diagonal(), scale, flat, held, self.tolerance):
             return None
         return self.robust()
 
@@ -300,7 +301,9 @@ class LevenbergMarquardt(Optimizer):
         return dataclasses.replace(self, initial_damping=_ROBUST_DAMPING, acceleration=True)
 
 
-def ends_badly(loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any, held: Any) -> Any:
+def ends_badly(
+    loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any, held: Any, least: Any = 0.0
+) -> Any:
     """Whether a param could still gain at a fit's end, or has lost the influence that it had.
 
     Args:
@@ -310,10 +313,12 @@ def ends_badly(loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any,
         scale: The largest curvature that each param ever had, [p].
         params: The params, [p].
         held: Which of them a bound holds back, a bool [p]; None for none.
+        least: The share of the loss under which nobody cares for a gain.
     """
     rounding = (100 * float(np.finfo(params.dtype).eps)) ** 2 * (params * params @ diagonal) / 2
     gain = gradient * gradient  # what each could gain alone is g^2 / 2d
     gains = (gain > 2 * _GAIN * abs(loss) * diagonal) & (gain > 2 * rounding * diagonal)
+    gains = gains & (gain > 2 * least * abs(loss) * diagonal)
     if held is not None:
         gains = gains & ~held
     return (gains | (diagonal < _COLLAPSED * scale)).any()

@@ -94,7 +94,7 @@ def main(count: int = 1_000_000) -> dict[str, Any]:
         width_ratios=(1, 1, 0.48, 0.75),
     )
     extent = (-0.05, FIELD / 10 - 0.05, -0.05, FIELD / 10 - 0.05)  # µm
-    frame = tuple(edge / 10 for edge in ZOOM)
+    frame = (left / 10, right / 10, bottom / 10, top / 10)
     titles = {"sum": "The sum of all images", "map": f"{count:,} fitted centres"}
     for name, whole, part, place in (("sum", summed, summed, extent), ("map", fine, zoomed, frame)):
         axes, small = views[name], views[f"part of {name}"]
@@ -106,7 +106,7 @@ def main(count: int = 1_000_000) -> dict[str, Any]:
     views["part of sum"].set_title("The square")
     bins = np.linspace(-4, 4, 81 if count > 100_000 else 41)
     views["pulls"].hist(
-        pulls.ravel(), bins, density=True, histtype="step", color="C1", lw=1.5, label="(found - true) / error"
+        pulls.ravel(), bins.tolist(), density=True, histtype="step", color="C1", lw=1.5, label="(found - true) / error"
     )
     views["pulls"].plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "k--", lw=1, label="standard normal")
     views["pulls"].set(xlabel="standard errors", ylabel="density", ylim=(0, 0.5), title="The error bars are right")

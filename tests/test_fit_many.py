@@ -488,7 +488,6 @@ SIGNS = {
     "Adam, sigma": (ADAM, jf.losses.mse, "sigma"),
     "Adam, weights": (ADAM, jf.losses.mse, "weights"),
     "poisson, weights": (None, jf.losses.poisson_nll, "weights"),
-    "huber, weights": (None, jf.losses.huber, "weights"),
 }
 
 
@@ -519,6 +518,15 @@ def test_what_the_data_do_not_determine_has_infinite_errors_as_in_fit():
         results = jf.fit_many(model, (X, y), START)
         assert_near(tree_at(results.standard_errors, 2), expected.standard_errors, 1e-7)
         np.testing.assert_allclose(results.covariance[2], expected.covariance)
+
+
+def test_a_fit_without_a_sample_that_counts_finds_nothing():
+    weights = np.ones((N, 24))
+    weights[2] = 0
+    with pytest.warns(jf.FitWarning, match="1 of 6 fits"):
+        results = jf.fit_many(decay, (X, Y), START, weights=weights)
+    assert results.status[2] == "non_finite"
+    assert np.isnan(results.params["b"][2])
 
 
 def test_fewer_samples_than_params():

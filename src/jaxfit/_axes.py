@@ -146,7 +146,8 @@ def optimizer(given: Any, count: int) -> tuple[Any, Dealt | None]:
             raise ValueError(f"{name} has shape {np.shape(leaf)}; expected a number, or ({count},), one for each fit.")
     numbers = [leaf for _, leaf in leaves]
     own = [np.ndim(leaf) > 0 for leaf in numbers]
-    first = [float(np.asarray(leaf)[0]) if mine else leaf for leaf, mine in zip(numbers, own, strict=True)]
+    # An array of one number, not a number: a plain zero would be an option that is off.
+    first = [np.asarray(leaf)[:1].reshape(()) if mine else leaf for leaf, mine in zip(numbers, own, strict=True)]
     return tree.unflatten(first), Dealt(numbers, own)
 
 

@@ -38,7 +38,7 @@ class Many(NamedTuple):
     Attributes:
         task: One of them.
         arrays: Their arrays.
-        own: Of each leaf of the arrays, whether it has an axis of fits.
+        own: Of each leaf of each of these, whether it has an axis of fits: lists of bools.
         fits: How many.
         steps: At most so many steps each.
         absolute: Whether sigma is known in absolute terms.
@@ -47,11 +47,25 @@ class Many(NamedTuple):
 
     task: Task
     arrays: Arrays
-    own: tuple[bool, ...]
+    own: Arrays
     fits: int
     steps: int
     absolute: bool
     wide: bool
+
+    @property
+    def flags(self) -> tuple[bool, ...]:
+        """Of each leaf of the arrays, whether it has an axis of fits."""
+        return tuple(flag for part in self.own for flag in part)
+
+    def robust(self) -> "Many":
+        """The same fits by the rule that goes carefully."""
+        task = self.task._replace(optimizer=self.task.optimizer.robust(), meaning=(self.task.meaning, "second"))
+        optimizer = self.arrays.optimizer.robust()
+        own = [np.ndim(leaf) > 0 for leaf in jax.tree.leaves(optimizer)]
+        return self._replace(
+            task=task, arrays=self.arrays._replace(optimizer=optimizer), own=self.own._replace(optimizer=own)
+        )
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which they run."""
@@ -63,7 +77,7 @@ class Many(NamedTuple):
         like = jax.tree.leaves(Arrays.of(self.task))
         mine = [
             np.asarray(leaf[index], _dtype(one)) if own else leaf
-            for leaf, own, one in zip(leaves, self.own, like, strict=True)
+            for leaf, own, one in zip(leaves, self.flags, like, strict=True)
         ]
         task = tree.unflatten(mine).within(self.task)
         plain = jax.tree.map(lambda leaf: leaf.item() if hasattr(leaf, "item") else leaf, task.optimizer)
@@ -110,7 +124,7 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
     task, optimizer = many.task, many.task.optimizer
     split = _many.can_be_apart(task)
     resumes = bool(optimizer.default_steps) and task.batch_size is None and not task.held.changes
-    plan = Plan(many.own, split, resumes, many.absolute)
+    plan = Plan(many.flags, split, resumes, many.absolute)
     first = optimizer.first_steps
     limit = many.steps if first is None else min(many.steps, first)
     with many.precision():
@@ -121,9 +135,8 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
         again = table.again(many.steps > limit)
         if first is not None and len(again):
             # The few that ended badly start once more, by the rule that goes carefully.
-            careful = task._replace(optimizer=optimizer.robust(), meaning=(task.meaning, "second"))
-            arrays = many.arrays._replace(optimizer=careful.optimizer)
-            second = _Pass(many._replace(task=careful, arrays=arrays), plan._replace(split=False))
+            careful = many.robust()
+            second = _Pass(careful, plan._replace(own=careful.flags, split=False))
             second.run(again, many.steps, table.improve, None)
             seconds += second.compile_seconds
         failed = table.failed()
@@ -251,10 +264,10 @@ class _Pass:
         like = jax.tree.leaves(Arrays.of(many.task))
         dealt = [
             _rows(leaf, at, _dtype(one), self._shape) if own else leaf
-            for leaf, own, one in zip(leaves, many.own, like, strict=True)
+            for leaf, own, one in zip(leaves, many.flags, like, strict=True)
         ]
         if self._mesh is not None:
-            dealt = [self._placed(leaf) if own else leaf for leaf, own in zip(dealt, many.own, strict=True)]
+            dealt = [self._placed(leaf) if own else leaf for leaf, own in zip(dealt, many.flags, strict=True)]
         steps = np.full(total, -1, np.int32)
         steps[: len(limit)] = limit
         fresh = np.full(total, state is None)
@@ -319,6 +332,7 @@ class _Table:
         self._squared = _curvature.is_squared(many.task.problem.loss)
         self._robust = _curvature.is_ours(many.task.problem.loss) and _curvature.is_robust(many.task.problem.loss)
         self._stops = bool(many.task.optimizer.default_steps)
+        self._rises = bool(getattr(many.task.optimizer, "maximize", False))
         names = iter(range(1_000))
 
         def room(shape: Any, name: str | None = None) -> np.ndarray:
@@ -352,9 +366,7 @@ class _Table:
         finite, first = np.isfinite(ends.loss), ends.first
         code = np.where(ends.converged, _code(Status.CONVERGED), _code(Status.STEP_LIMIT))
         if not self._stops:
-            with np.errstate(invalid="ignore"):
-                rose = ends.loss - first > 1e3 * np.abs(first)
-            code = np.where(rose, _code(Status.DIVERGED), _code(Status.COMPLETED))
+            code = np.where(self._rose(ends.loss, first, 1e3), _code(Status.DIVERGED), _code(Status.COMPLETED))
             self._first[at] = first
         code = np.where(finite, code, _code(Status.NON_FINITE))
 
@@ -373,6 +385,11 @@ class _Table:
             found.total[at], found.freedom[at] = errors.total, errors.freedom
         for table in jax.tree.leaves(found):
             _release(table)
+
+    def _rose(self, loss: np.ndarray, first: np.ndarray, times: float) -> np.ndarray:
+        """Whether losses rose by so many times what they were at first; what is to be made large may do so."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return (loss - first > times * np.abs(first)) & (not self._rises)
 
     def _mended(self, ends: Ends, finite: np.ndarray) -> np.ndarray:
         """The covariances, looked at once more where rounding in them may show."""
@@ -409,9 +426,7 @@ class _Table:
     def back_up(self, at: np.ndarray, ends: Ends) -> None:
         """Writes down the last params with a finite loss."""
         self.write(at, ends)
-        first = self._first[at]
-        with np.errstate(invalid="ignore"):
-            rose = self.found.loss[at] - first > 9 * np.abs(first)
+        rose = self._rose(self.found.loss[at], self._first[at], 9)
         self.found.codes[at] = np.where(rose, _code(Status.DIVERGED), _code(Status.NON_FINITE))
 
     def finish(self) -> Found:

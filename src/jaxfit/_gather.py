@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _axes, _checks, _compile, _drive_many, _inputs, _limits, _program, _tell, _traced
+from jaxfit import _axes, _checks, _compile, _drive_many, _inputs, _limits, _options, _program, _tell, _traced
 from jaxfit._axes import Dealt
 from jaxfit._drive_many import Found, Many
-from jaxfit._fingerprint import fingerprint
 from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
 from jaxfit._prepare import Prepared, prepare
@@ -31,6 +30,7 @@ class Work(NamedTuple):
         absolute: Whether sigma is known in absolute terms.
         lengths: The samples of each fit where they differ, else None.
         weighted: Whether the user gave weights.
+        look: Other data whose loss compares the fits, or None.
     """
 
     ready: Prepared
@@ -39,6 +39,13 @@ class Work(NamedTuple):
     absolute: bool
     lengths: np.ndarray | None = None
     weighted: bool = True
+    look: Batch | None = None
+
+    @property
+    def held(self) -> tuple[Any, bool]:
+        """What modules hold beside their params, and whether each fit has its own."""
+        _, many = self.parts[0]
+        return many.arrays.held, any(many.own.held)
 
     def at(self, index: int) -> _program.Task:
         """One of the fits, with its own samples only."""
@@ -58,7 +65,6 @@ def run(
     progress: bool = False,
     quiet: bool = False,
     settings: dict[str, np.ndarray] | None = None,
-    validation: Any = None,
 ) -> FitResults:
     """Runs the fits and wraps what came out.
 
@@ -68,7 +74,6 @@ def run(
         progress: Whether to tell how far it is.
         quiet: Whether it warns only where all ended badly, not where some did.
         settings: What differs from fit to fit, by name.
-        validation: A pair (x, y) whose loss compares the fits, or None.
     """
     folder = None
     if out is not None:
@@ -81,29 +86,28 @@ def run(
     with _tell.bar("fits", work.fits) if progress else _tell.nothing() as tell:
         found = [_drive_many.run(many, folder, tell) for _, many in work.parts]
     whole = found[0] if len(found) == 1 else _together([rows for rows, _ in work.parts], found)
-    scores = None if validation is None else _scores(work, whole, validation)
+    scores = None if work.look is None else _scores(work, whole)
     results = FitResults(work, whole, settings or {}, scores)
     if not (quiet and results.success.any()):
         results.warn(stacklevel=4)
     return results
 
 
-def _scores(work: Work, found: Found, validation: Any) -> np.ndarray:
+def _scores(work: Work, found: Found) -> np.ndarray:
     """The loss of each fit for other data."""
     task = work.ready.task
+    (carried, frozen), own = work.held
+    carried = found.carried if task.held.changes else carried
 
-    def program(params: Any, carried: Any, batch: Batch) -> Any:
-        own = carried if task.held.changes else task.held.carried
-        problem = _program.at(task, None, own, task.held.frozen)
+    def program(params: Any, carried: Any, frozen: Any, batch: Batch) -> Any:
+        problem = _program.at(task, None, carried, frozen)
         return problem.score(problem.model(params, batch.x), batch)
 
     with work.ready.precision():
-        batch = _inputs.arrays(validation, work.ready.wide, "validation")
-        if task.data is not None and getattr(task.data.sigma, "ndim", 1) == 0:
-            batch = batch._replace(sigma=task.data.sigma)
-        key = "scores", _program.program_key(task, "scores"), fingerprint(task.held)
-        several = jax.vmap(program, in_axes=(0, 0, None))
-        return np.asarray(_compile.call(several, key, found.params, found.carried, batch)[0])
+        key = "scores", _program.program_key(task, "scores"), own
+        axes = 0, 0 if own or task.held.changes else None, 0 if own else None, None
+        several = jax.vmap(program, in_axes=axes)
+        return np.asarray(_compile.call(several, key, found.params, carried, frozen, work.look)[0])
 
 
 def _together(rows: list[np.ndarray], found: list[Found]) -> Found:
@@ -116,6 +120,12 @@ def _together(rows: list[np.ndarray], found: list[Found]) -> Found:
     seconds = [sum(part.compile_seconds for part in found), sum(part.run_seconds for part in found)]
     tables = jax.tree.map(joined, *(part._replace(compile_seconds=0, run_seconds=0)[:-2] for part in found))
     return Found(*tables, *seconds)
+
+
+def refuse_traced(*arguments: Any) -> None:
+    """Raises TypeError inside of what JAX transforms."""
+    if _traced.is_traced(*arguments):
+        raise TypeError("many fits cannot be run inside jit, vmap or grad; there, fit under jax.vmap does the same.")
 
 
 def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
@@ -134,8 +144,7 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
         )
     if len(data) != 2:
         raise ValueError(f"data is a tuple of {len(data)}; expected the pair (x, y).")
-    if _traced.is_traced(data, params, *given.values()):
-        raise TypeError("many fits cannot be run inside jit, vmap or grad; there, fit under jax.vmap does the same.")
+    refuse_traced(data, params, *given.values())
     if isinstance(data[1], (list, tuple)):
         return _of_lists(model, *data, params, given, options)
     x, y, count = _axes.data(*data)
@@ -229,17 +238,21 @@ def build(
         first: The fit that is the pattern of all.
     """
     options = dict(options)
+    if _options.kind(data) == "stream":
+        raise TypeError("data is an iterable of batches; expected a tuple (x, y), or a sampler key -> (x, y).")
     limit = {name: options.pop(name, None) for name in ("steps", "epochs")}
     absolute = options.pop("absolute_sigma", False)
     pair = data if isinstance(data, tuple) and isinstance(data[0], Dealt) else None
-    whole = pair and pair[1].tree if pair else data[1] if isinstance(data, tuple) and len(data) == 2 else None
+    if pair is None and isinstance(data, tuple) and len(data) == 2:
+        data = tuple(map(_inputs.gathered, data))
+    whole = pair[1].tree if pair else data[1] if isinstance(data, tuple) and len(data) == 2 else None
     shapes = [np.shape(leaf)[1 if pair else 0 :] for leaf in jax.tree.leaves(whole)]
     sigma = _axes.beside("sigma", given.get("sigma"), shapes, count, alone=True)
     weights = _axes.beside("weights", given.get("weights"), [shape[:1] for shape in shapes], count, alone=False)
     optimizer, numbers = _axes.optimizer(given.get("optimizer"), count)
     key, seeds = _axes.key(given.get("key", 0), count)
     one = params.at(first, _clean) if held is None else None
-    sides = [_axes.bounds(side, one, count) for side in _pair(given.get("bounds"))]
+    sides = [_axes.bounds(side, one, count) if pair else Dealt.shared(side) for side in _pair(given.get("bounds"))]
     ready = prepare(
         model,
         tuple(part.at(first, _clean) for part in pair) if pair else data,
@@ -251,7 +264,11 @@ def build(
         key=key,
         **options,
     )
-    task = ready.task
+    look = ready.task.validation
+    task = ready.task._replace(validation=None)
+    if look is not None:
+        with ready.precision():
+            _program.check_pass(task, look, training=False)
     mine = Arrays.of(task)
     batch = Dealt.shared(mine.data)
     if mine.data is not None:
@@ -270,9 +287,9 @@ def build(
     )
     arrays = Arrays(*(part.tree for part in dealt))
     with ready.precision():
-        own = tuple(flag for part in dealt for flag in part.flags)
+        own = Arrays(*(part.flags for part in dealt))
         many = Many(task, arrays, own, count, step_limit(task, **limit), absolute, ready.wide)
-    return Work(ready, [(np.arange(count), many)], count, absolute)
+    return Work(ready._replace(task=task), [(np.arange(count), many)], count, absolute, look=look)
 
 
 def _pair(bounds: Any) -> tuple[Any, ...]:

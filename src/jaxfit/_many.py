@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import lax, random
 
 from jaxfit import _errors, _forward, _program, _small
+from jaxfit._problem import Batch
 from jaxfit._program import Task
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import LevenbergMarquardt
@@ -161,14 +162,13 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
     unknown, no = jnp.asarray(jnp.nan, jnp.float32), jnp.asarray(False)
     ends = Ends(whole, unknown, unknown, now.seen, now.running, now.converged, no, (), (), now.state.carried)
     after = now.state if plan.resumes else ()
-    if optimizer.default_steps and not plan.split:
+    if not plan.split:  # the row more that these have had is no step
         ends = ends._replace(steps=now.seen - 1)
     if terms is None or data is None:
-        if data is None:
-            return ends, after
         carried = now.state.carried if task.held.changes else task.held.carried
         last = _program.at(task, task.bounds, carried, task.held.frozen)
-        return ends._replace(loss=last.value(params, data), first=problem.value(task.params, data)), after
+        begin, end = (data, data) if data is not None else (_sample(task, 0), _sample(task, ends.steps))
+        return ends._replace(loss=last.value(params, end), first=problem.value(task.params, begin)), after
     ends = ends._replace(loss=jnp.where(jnp.isfinite(terms.loss), terms.loss, jnp.nan))
     held = None
     if task.bounds is not None:
@@ -180,6 +180,13 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
         errors=found._replace(covariance=_small.dense(found.covariance)),
         curvature=_small.dense(terms.curvature),
     ), after
+
+
+def _sample(task: Task, step: Any) -> Batch:
+    """What a sampler draws for a step."""
+    assert task.sampler is not None
+    key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
+    return Batch(*task.sampler(random.fold_in(key, step)))
 
 
 def program(task: Task, plan: Plan) -> Callable:

@@ -128,7 +128,7 @@ def whole(
 
 
 def inside(
-    task: Task, params: Any, steps: Any, *, state: State | None = None, few: Any = 0, look: bool = True
+    task: Task, params: Any, steps: Any, *, state: State | None = None, few: Any = 0, look: bool | None = None
 ) -> _loop.Progress:
     """Runs a fit without a history, inside whatever program is being traced.
 
@@ -138,15 +138,16 @@ def inside(
         steps: At most so many; none, and no look at the params either, where it is negative.
         state: The optimizer's state to go on from; None for that before the first step.
         few: Of many fits under `vmap`, how many may be left running at the end.
-        look: Whether an optimizer that stops by itself gets a row more, to tell whether it had converged at its last
-            params.
+        look: Whether there is a row more, which tells of the last params; None for one where the optimizer stops by
+            itself, and may have converged there.
     """
     key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
     problem = at(task, task.bounds, *task.held[:2])
     state = _begun(task, task.optimizer.init(problem, params), task.held.carried) if state is None else state
     source = _source(task, task.data, key)
     careful = task.optimizer.needs_full_batch
-    span = _loop.Span(0, steps, steps + (look and bool(task.optimizer.default_steps)))
+    look = bool(task.optimizer.default_steps) if look is None else look
+    span = _loop.Span(0, steps, steps + look)
     return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful, few=few)
 
 
@@ -359,11 +360,11 @@ def check(task: Task, data: Batch | None) -> None:
         raise TypeError(f"cross_entropy takes one array of labels; y is {_checks.describe_tree(data.y)}.")
     size = task.batch_size
     batch = data if size is None else _first_rows(data, size)
-    prediction = _check_pass(task, batch)
+    prediction = check_pass(task, batch)
     if size is not None and task.samples % size:
-        _check_pass(task, _first_rows(data, task.samples % size))
+        check_pass(task, _first_rows(data, task.samples % size))
     if task.validation is not None:
-        prediction, batch = _check_pass(task, task.validation, training=False), task.validation
+        prediction, batch = check_pass(task, task.validation, training=False), task.validation
     for name, metric in task.metrics.items():
         value = _model.traced(f"metrics[{name!r}]", metric, prediction, batch.y)
         if not hasattr(value, "shape"):
@@ -390,17 +391,23 @@ def _check_sample(sample: Any) -> Batch:
     return Batch(*sample)
 
 
-def _check_pass(task: Task, batch: Batch, training: bool = True) -> Any:
-    """Checks model and loss on the shapes of a batch; gives the shapes of the prediction."""
-    problem = task.problem
-    name, came = "model", None
+def check_model(task: Task, x: Any, training: bool = False) -> Any:
+    """Checks the model on the shapes of x; gives those of its prediction."""
+    problem, name, came = task.problem, "model", None
     if task.network is not None:
-        name, came = _model.called(task.network.given), _checks.describe_tree(batch.x)
-    prediction = _model.traced(name, problem.model, task.params, batch.x, came=came)
+        name, came = _model.called(task.network.given), _checks.describe_tree(x)
+    prediction = _model.traced(name, problem.model, task.params, x, came=came)
     if training and problem.train is not None:
         carried = task.held.carried if task.held.changes else ()
         key = jax.eval_shape(lambda: random.key(0))
-        _model.traced(name, problem.train, task.params, carried, batch.x, key, came=came)
+        _model.traced(name, problem.train, task.params, carried, x, key, came=came)
+    return prediction
+
+
+def check_pass(task: Task, batch: Batch, training: bool = True) -> Any:
+    """Checks model and loss on the shapes of a batch; gives the shapes of the prediction."""
+    problem = task.problem
+    prediction = check_model(task, batch.x, training)
     pair = f"The model predicts {_checks.describe_tree(prediction)} where y is {_checks.describe_tree(batch.y)}."
     shapes = getattr(prediction, "shape", None), getattr(batch.y, "shape", None)
     if shapes[0] is not None and shapes[1] is not None and shapes[0] != shapes[1]:

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from jaxfit import _checks, _compile, _drive, _inputs, _modules, _program, _report, _wrap
-from jaxfit._fingerprint import fingerprint
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning, Status
 from jaxfit.losses import _curvature
@@ -67,8 +66,9 @@ class FitResults:
         task = self._work.ready.task
         if task.network is None:
             return self._found.params
-        count = len(self)
-        frozen = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), task.held.frozen)
+        count, ((_, frozen), own) = len(self), self._work.held
+        if not own:
+            frozen = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), frozen)
         return _modules.joined(self._found.params, frozen)
 
     @property
@@ -166,7 +166,7 @@ class FitResults:
 
     @property
     def best(self) -> FitResult:
-        """The fit of the least loss: of the validation data where a sweep had some.
+        """The fit of the least loss (the largest where that was asked for), of the validation data where there are some.
 
         Raises:
             ValueError: No loss is finite.
@@ -185,7 +185,8 @@ class FitResults:
         Raises:
             ValueError: No loss is finite.
         """
-        scores = np.asarray(self.scores)
+        rises = getattr(self._work.ready.task.optimizer, "maximize", False)
+        scores = -np.asarray(self.scores) if rises else np.asarray(self.scores)
         ranked = np.argsort(scores, kind="stable")
         ranked = ranked[np.isfinite(scores[ranked])]
         if not len(ranked):
@@ -206,33 +207,33 @@ class FitResults:
             ValueError: x is empty or not finite, or the model fails on its shape.
         """
         task, wide = self._work.ready.task, self._work.ready.wide
-        function, meaning = self._function
-        carried = self._found.carried if task.held.changes else None
+        (carried, frozen), own = self._work.held
+        carried = self._found.carried if task.held.changes else carried
+        axes = 0, 0 if own or task.held.changes else None, 0 if own else None, None
         parts = []
         with self._work.ready.precision():
             x = _inputs.features(x, wide)
-            program = jax.vmap(function, in_axes=(0, 0 if task.held.changes else None, None))
+            program = jax.vmap(self._evaluate, in_axes=axes)
             for start in range(0, len(self), _BLOCK):
-                some = jax.tree.map(
-                    lambda leaf, at=start: np.asarray(leaf[at : at + _BLOCK]), (self._found.params, carried)
+                held = [
+                    tree
+                    if axis is None
+                    else jax.tree.map(lambda leaf, at=start: np.asarray(leaf[at : at + _BLOCK]), tree)
+                    for tree, axis in zip((self._found.params, carried, frozen), axes[:3], strict=True)
+                ]
+                found, _ = _compile.call(
+                    program,
+                    ("predict many", task.meaning, axes),
+                    *held,
+                    x,
+                    check=lambda: _program.check_model(task, x),
                 )
-                found, _ = _compile.call(program, ("predict many", meaning, task.held.changes), *some, x)
                 parts.append(jax.tree.map(np.asarray, found))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    @property
-    def _function(self) -> tuple[Any, Any]:
-        """The function `(params, carried, x) -> prediction`, and what it means."""
-        task = self._work.ready.task
-        if task.network is None:
-            model = task.problem.model
-            return lambda params, _, x: model(params, x), fingerprint(model)
-
-        def evaluate(params: Any, carried: Any, x: Any) -> Any:
-            own = carried if task.held.changes else task.held.carried
-            return _program.at(task, None, own, task.held.frozen).model(params, x)
-
-        return evaluate, (task.meaning, fingerprint(task.held[:2]))
+    def _evaluate(self, params: Any, carried: Any, frozen: Any, x: Any) -> Any:
+        """The prediction of one fit."""
+        return _program.at(self._work.ready.task, None, carried, frozen).model(params, x)
 
     def spread(self, x: Any) -> tuple[Any, Any]:
         """The mean of the fits' predictions at new points, and their standard deviation: the band of an ensemble.

@@ -1,6 +1,7 @@
 """Studies that are many fits: from many starts, over hyperparameters, of several seeds, to resampled data."""
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -41,8 +42,8 @@ def multistart(
     Args:
         model: As in `fit`, a function.
         data: As in `fit`, a tuple (x, y).
-        params: One start, which is the first of all, and gives the others their structure. None for a model that
-            guesses it, or where `starts` are given.
+        params: One start, which is the first of all, and gives those that are drawn their structure. None for a model
+            that guesses it, or where `starts` are all.
         starts: How many starts there are in all, drawn within `bounds`; or the starts themselves, a pytree like the
             params with a first axis of starts.
         method: How starts are drawn: "sobol", which fills the box evenly, or "latin_hypercube".
@@ -80,6 +81,11 @@ def multistart(
         4.0
     """
     _checks.one_of("multistart", "method", method, _METHODS)
+    _gather.refuse_traced(data, params, starts, sigma, weights, bounds, optimizer, key)
+    if _model.kind(_modules.unwrapped(model)) is not None:
+        raise TypeError(
+            "model is a flax module; expected a function. jaxfit.ensemble trains networks from many starts."
+        )
     if params is None and isinstance(starts, int) and hasattr(model, "guess"):
         params = guess(model, data, _options.kind(data))
     if isinstance(starts, (int, np.integer)) and not isinstance(starts, bool):
@@ -90,8 +96,15 @@ def multistart(
         if len(sizes) != 1 or sizes <= {(), (0,)}:
             came = _checks.describe_tree(starts)
             raise ValueError(f"starts is {came}; expected a number, or params with a first axis of starts.")
-        (count,) = sizes.pop()
-        begun = starts
+        begun = jax.tree.map(np.asarray, starts)
+        if params is not None:
+            if jax.tree.structure(params) != jax.tree.structure(starts):
+                raise ValueError(
+                    f"starts is {_checks.describe_tree(begun)} where params is "
+                    f"{_checks.describe_tree(jax.tree.map(np.asarray, params))}; expected the same structure."
+                )
+            begun = jax.tree.map(lambda one, some: np.concatenate([np.asarray(one)[None], some]), params, begun)
+        count = len(jax.tree.leaves(begun)[0])
     given = {"sigma": sigma, "weights": weights, "bounds": bounds, "optimizer": optimizer, "key": key}
     options = {"loss": loss, "fixed": fixed, "steps": steps, "absolute_sigma": absolute_sigma}
     work = _gather.build(model, data, Dealt.each(begun), count, given, options)
@@ -106,18 +119,24 @@ def _drawn(params: Any, data: Any, count: int, method: str, bounds: Any, default
     stays = _limits.fixed(fixed, start)
     limits, start = _limits.bounds(bounds, default, stays, start)
     leaves, tree = jax.tree.flatten(start)
-    box = limits and [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]) for side in limits]
+    box = limits and [
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]).astype(float) for side in limits
+    ]
     if box is None or not np.isfinite(box).all():
         raise ValueError(
             "bounds leave a param without limit, and starts are drawn within them: give finite bounds for all params "
             "that are not fixed, or the starts themselves."
         )
     seed = int(np.random.default_rng(np.asarray(_inputs.seed(key)[0], np.uint32).tolist()).integers(2**31))
-    engine = qmc.Sobol(len(box[0]), rng=seed) if method == "sobol" else qmc.LatinHypercube(len(box[0]), rng=seed)
+    kind = qmc.Sobol if method == "sobol" else qmc.LatinHypercube
+    keyword = "rng" if "rng" in inspect.signature(kind).parameters else "seed"  # its name before SciPy 1.15
+    engine = kind(len(box[0]), **{keyword: seed})
     # A power of two of Sobol's points fills the box evenly; the first of them are then taken.
     number = 1 << max(count - 1, 1).bit_length() if method == "sobol" else count
     drawn = box[0] + engine.random(number)[:count] * (box[1] - box[0])
     drawn[0] = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    # Rounding, also to the precision of the params, must not lead out of the box.
+    drawn = np.clip(drawn.astype(np.result_type(*leaves)), *(side.astype(np.result_type(*leaves)) for side in box))
     parts = np.split(drawn, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=1)
     pairs = zip(parts, leaves, strict=True)
     return tree.unflatten([part.reshape(count, *leaf.shape).astype(leaf.dtype) for part, leaf in pairs])
@@ -183,11 +202,15 @@ def sweep(
         >>> results.settings["learning_rate"].tolist(), int(results.order[0])
         ([0.001, 0.1, 1.0], 2)
     """
+    _gather.refuse_traced(data, params, sigma, weights, bounds, optimizer, key)
     if not isinstance(grid, dict) or not grid:
-        raise TypeError(f'grid is {_checks.describe(grid)}; expected a dict such as {{"learning_rate": [0.01, 0.1]}}.')
+        came = "an empty dict" if isinstance(grid, dict) else _checks.describe(grid)
+        raise TypeError(f'grid is {came}; expected a dict such as {{"learning_rate": [0.01, 0.1]}}.')
     values = {name: _values(name, some) for name, some in grid.items()}
     combined = list(itertools.product(*values.values()))
     settings = {name: np.array(column) for name, column in zip(values, zip(*combined, strict=True), strict=True)}
+    if "key" in settings:
+        settings["key"] = settings["key"].astype(np.int64)
     chosen = optimizer
     if set(settings) != {"key"}:
         if not isinstance(optimizer, Optimizer):
@@ -201,24 +224,30 @@ def sweep(
         for name, some in values.items():  # one by one, so that a value out of range is named
             for value in some if name != "key" else ():
                 dataclasses.replace(optimizer, **{name: float(value)})
-        numbers = {name: np.asarray(some, np.float32) for name, some in settings.items() if name != "key"}
+        numbers = {name: np.asarray(some, float) for name, some in settings.items() if name != "key"}
         chosen = dataclasses.replace(optimizer, **numbers)
     given = {"sigma": sigma, "weights": weights, "bounds": bounds, "optimizer": chosen}
     given["key"] = settings.get("key", key)
     options = {"loss": loss, "fixed": fixed, "steps": steps, "epochs": epochs, "batch_size": batch_size}
-    options |= {"shuffle": shuffle, "compute_dtype": compute_dtype}
-    work = _gather.build(model, data, Dealt.shared(params), len(combined), given, options)
-    return _gather.run(work, settings=settings, validation=validation)
+    options |= {"shuffle": shuffle, "compute_dtype": compute_dtype, "validation": validation}
+    model, start, held = _modules.unwrapped(model), Dealt.shared(params), None
+    if _model.kind(model) == "linen" and params is None and "key" in settings:  # each is initialised from its own key
+        seeds = settings["key"].tolist()
+        start, held = _members([model] * len(seeds), data, seeds, given | {"optimizer": optimizer}, options)
+    return _gather.run(_gather.build(model, data, start, len(combined), given, options, held=held), settings=settings)
 
 
 def _values(name: str, given: Any) -> list[Any]:
     """The values of one hyperparameter."""
     try:
         values = [given] if np.ndim(given) == 0 else list(np.asarray(given))
-    except ValueError:
+    except (TypeError, ValueError):  # rows of different lengths, JAX keys
         values = []
-    if not values or any(np.ndim(value) or not _checks.is_number(value) for value in values):
-        raise TypeError(f"grid[{name!r}] is {_checks.describe(given)}; expected numbers to try.")
+    whole = "whole numbers" if name == "key" else "numbers"
+    kinds = (int, np.integer) if name == "key" else (int, float, np.integer, np.floating)
+    for value in values or [given]:
+        if not isinstance(value, kinds) or not _checks.is_number(value):
+            raise TypeError(f"grid[{name!r}] has {_checks.describe(value)}; expected {whole} to try.")
     return values
 
 
@@ -287,6 +316,7 @@ def ensemble(
         True
     """
     count = _checks.count("members", members)
+    _gather.refuse_traced(data, params, sigma, weights, bounds, optimizer, key)
     seed, kind = _inputs.seed(key)
     keys = jax.random.split(jax.random.wrap_key_data(seed, impl=kind), count)
     given = {"sigma": sigma, "weights": weights, "bounds": bounds, "optimizer": optimizer, "key": keys}
@@ -298,7 +328,9 @@ def ensemble(
             "model is a module with params of its own, the same for all members; expected a function that makes one: "
             "lambda rngs: nn.Sequential(nn.Linear(1, 8, rngs=rngs), ...)."
         )
-    if _model.kind(model) is None and (params is not None or hasattr(model, "guess")):
+    if _model.kind(model) is None and params is not None:
+        _model.check_callable("model", model, *_model.MODEL)
+        _model.check_signature("model", model, *_model.MODEL)
         if callable(params):
             each = [params(one) for one in keys]
             params = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *each)
@@ -308,20 +340,33 @@ def ensemble(
                     f"params has a leaf {_checks.describe(leaf)}; expected a first axis of {count} members."
                 )
         return _gather.run(_gather.build(model, data, Dealt.each(params), count, given, options))
+    if params is not None:
+        raise ValueError("params go with a function model(params, x); a linen module is initialised for each member.")
     made = [_made(model, one) for one in keys] if _model.kind(model) is None else [model] * count
+    start, held = _members(made, data, keys, given, options)
+    return _gather.run(_gather.build(made[0], data, start, count, given, options, held=held))
+
+
+def _members(modules: list[Any], data: Any, keys: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    """The params of modules, and what else they hold, with an axis of members."""
     settings = {name: value for name, value in options.items() if name not in ("steps", "epochs")}
     settings |= {name: given[name] for name in ("sigma", "weights", "bounds", "optimizer")}
-    tasks = [prepare(module, data, None, key=one, **settings).task for module, one in zip(made, keys, strict=True)]
+    tasks = [prepare(module, data, None, key=one, **settings).task for module, one in zip(modules, keys, strict=True)]
     stacked, held = jax.tree.map(
         lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]),
         *((task.params, task.held[:2]) for task in tasks),
     )
-    return _gather.run(_gather.build(made[0], data, Dealt.each(stacked), count, given, options, held=held))
+    return Dealt.each(stacked), held
 
 
 def _made(make: Callable, key: Any) -> Any:
     """A module for a member."""
-    _model.check_callable("model", make, ("rngs",), "It makes a flax nnx module.")
+    way_out = "It makes a flax nnx module; a function model(params, x) needs params."
+    if isinstance(make, type):
+        name = make.__name__
+        raise TypeError(f"model is the class {name}; expected a function: lambda rngs: {name}(..., rngs=rngs).")
+    _model.check_callable("model", make, ("rngs",), way_out)
+    _model.check_signature("model", make, ("rngs",), way_out)
     from flax import nnx
 
     module = make(nnx.Rngs(key))
@@ -390,11 +435,13 @@ def bootstrap(
         True
     """
     count = _checks.count("samples", samples)
+    _gather.refuse_traced(data, params, sigma, weights, bounds, optimizer, key)
+    if _options.kind(data) != "arrays":
+        raise TypeError("data are not in memory, and cannot be resampled; expected a tuple (x, y).")
     shared = {"loss": loss, "fixed": fixed, "steps": steps, "absolute_sigma": absolute_sigma}
     alike = {"sigma": sigma, "bounds": bounds, "optimizer": optimizer}
     whole = fit(model, data, params, weights=weights, **shared, **alike)
-    if whole.data is None:
-        raise TypeError("data are not in memory, and cannot be resampled; expected a tuple (x, y).")
+    assert whole.data is not None
     rows = jax.tree.leaves(whole.data[1])[0].shape[0]
     seed = np.asarray(_inputs.seed(key)[0]).tolist()
     drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=count)

@@ -301,9 +301,7 @@ class LevenbergMarquardt(Optimizer):
         return dataclasses.replace(self, initial_damping=_ROBUST_DAMPING, acceleration=True)
 
 
-def ends_badly(
-    loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any, held: Any, least: Any = 0.0
-) -> Any:
+def ends_badly(loss: Any, gradient: Any, diagonal: Any, scale: Any, params: Any, held: Any, least: Any = 0.0) -> Any:
     """Whether a param could still gain at a fit's end, or has lost the influence that it had.
 
     Args:

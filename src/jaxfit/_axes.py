@@ -1,5 +1,6 @@
 """Which arguments of many fits have an axis of fits, found by their shapes, and what is said where these disagree."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Dealt(NamedTuple):
 
     def at(self, index: int, clean: Callable[[np.ndarray], np.ndarray] = lambda leaf: leaf) -> Any:
         """That of one fit; its own leaves cleaned of what would be refused."""
-        return jax.tree.map(lambda leaf, own: clean(np.asarray(leaf[index])) if own else leaf, self.tree, self.own)
+        return jax.tree.map(lambda leaf, own: clean(_native(leaf[index])) if own else leaf, self.tree, self.own)
 
     def over(self, one: Any) -> "Dealt":
         """The same, with the leaves of one fit, as they have been checked, in the place of those that all share."""
@@ -53,6 +54,12 @@ class Dealt(NamedTuple):
             np.asarray(leaf[index]) for leaf, own in zip(jax.tree.leaves(self.tree), self.flags, strict=True) if own
         ]
         return all(np.isfinite(leaf).all() for leaf in mine if leaf.dtype.kind in "fc")
+
+
+def _native(leaf: Any) -> np.ndarray:
+    """A NumPy array in this machine's order of bytes."""
+    array = np.asarray(leaf)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def data(x: Any, y: Any) -> tuple[Dealt, Dealt, int]:
@@ -144,6 +151,11 @@ def optimizer(given: Any, count: int) -> tuple[Any, Dealt | None]:
         if np.shape(leaf) not in ((), (count,)):
             name = f"{type(given).__name__}: {jax.tree_util.keystr(path, simple=True)}"
             raise ValueError(f"{name} has shape {np.shape(leaf)}; expected a number, or ({count},), one for each fit.")
+    for field in dataclasses.fields(given):  # arrays are checked by their ends
+        value = getattr(given, field.name)
+        if isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value):
+            for end in (np.min(value), np.max(value)):
+                dataclasses.replace(given, **{field.name: float(end)})
     numbers = [leaf for _, leaf in leaves]
     own = [np.ndim(leaf) > 0 for leaf in numbers]
     # An array of one number, not a number: a plain zero would be an option that is off.
@@ -157,21 +169,24 @@ def key(given: Any, count: int) -> tuple[Any, np.ndarray | None]:
     Raises:
         ValueError: There is another number of them.
     """
-    if isinstance(given, (range, list)):
-        given = np.asarray(given)
+    if isinstance(given, list) and given and all(isinstance(one, jax.Array) and one.ndim == 0 for one in given):
+        given = jax.numpy.stack(given)
+    elif isinstance(given, (range, list)):
+        try:
+            given = np.asarray(given)
+        except ValueError as error:
+            raise TypeError(f"key is a list that is no array of ints: {error}") from error
     if not isinstance(given, (np.ndarray, jax.Array)) or given.ndim != 1:
         return given, None
     is_key = jax.numpy.issubdtype(given.dtype, jax.dtypes.prng_key)
     if not is_key and given.dtype == np.uint32 and given.shape == (2,):
         return given, None  # a single key of the old kind
+    if not is_key and given.dtype.kind not in "iu":
+        raise TypeError(f"key is {_checks.describe(given)}; expected ints or JAX keys.")
     if len(given) != count:
         raise ValueError(f"key has {len(given)} entries; expected one, or {count}, one for each fit.")
-    each = [one if is_key else _whole(one) for one in given]
+    each = [one if is_key else int(one) for one in given]
     return each[0], np.stack([_inputs.seed(one)[0] for one in each])
-
-
-def _whole(number: Any) -> Any:
-    return int(number) if number == int(number) else number
 
 
 def params(model: Any, given: Any, one: Any, count: int) -> Dealt:

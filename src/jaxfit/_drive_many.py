@@ -124,7 +124,8 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
     task, optimizer = many.task, many.task.optimizer
     split = _many.can_be_apart(task)
     resumes = bool(optimizer.default_steps) and task.batch_size is None and not task.held.changes
-    plan = Plan(many.flags, split, resumes, many.absolute)
+    own_x = task.data is not None and any(many.own.data[: len(jax.tree.leaves(task.data.x))])
+    plan = Plan(many.flags, split, resumes, many.absolute, own_x=own_x)
     first = optimizer.first_steps
     limit = many.steps if first is None else min(many.steps, first)
     with many.precision():
@@ -139,11 +140,14 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
             second = _Pass(careful, plan._replace(own=careful.flags, split=False))
             second.run(again, many.steps, table.improve, None)
             seconds += second.compile_seconds
-        failed = table.failed()
-        if not optimizer.default_steps and len(failed):
-            # A fit is a function of the number of its steps: run anew, it stops where its loss was still finite.
-            most = np.maximum(table.found.steps[failed] - 1, 0)
-            one_pass.run(failed, most, table.back_up, None)
+        lost = table.lost()
+        if not optimizer.default_steps and len(lost):
+            # A fit is a function of the number of its steps: run anew, it stops where all was still finite.
+            second = _Pass(many, plan._replace(careful=True))
+            second.run(lost, many.steps, table.write, None)
+            most = table.found.steps[lost] - 1
+            second.run(lost[most >= 0], most[most >= 0], table.back_up, None)
+            seconds += second.compile_seconds
     found = table.finish()
     return found._replace(compile_seconds=seconds, run_seconds=time.perf_counter() - started - seconds)
 
@@ -167,8 +171,10 @@ class _Pass:
         self._key = _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
         leaves, tree = jax.tree.flatten(Arrays.of(task))
         key = self._key, tree, tuple((np.shape(leaf), _dtype(leaf)) for leaf in leaves), _compile.settings()
+        self._x64 = _compile.setting("jax_enable_x64")
         self.shapes, state = _compile.kept(("ends", key), lambda: _shapes(task, plan))
-        self._blank = self._placed(jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), state))
+        blank = jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), state)
+        self._blank = jax.tree.map(jnp.asarray, self._placed(blank))
         self._call: Callable | None = None
 
     @property
@@ -181,16 +187,16 @@ class _Pass:
         return self._blocks * self._block
 
     def _placed(self, tree: Any) -> Any:
-        """Arrays with the axes of blocks and fits, dealt over the devices."""
+        """Arrays with the axes of blocks and fits, dealt over the devices where there are several."""
         if self._mesh is None:
-            return jax.tree.map(jnp.asarray, tree)
+            return tree
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(None, "fits")))
 
     def run(
         self,
         chosen: np.ndarray | None,
         steps: Any,
-        write: Callable[[Any, Ends], None],
+        write: Callable[[Any, Ends, np.ndarray], None],
         tell: Callable[[int], None] | None,
     ) -> None:
         """Runs fits.
@@ -198,7 +204,7 @@ class _Pass:
         Args:
             chosen: Their indices; None for all.
             steps: At most so many: one number, or one for each of them.
-            write: Called with indices and how these fits ended, in NumPy arrays.
+            write: Called with indices, how these fits ended, in NumPy arrays, and how many steps they had.
             tell: Called with the number of fits that have ended.
         """
         count = self.many.fits if chosen is None else len(chosen)
@@ -211,15 +217,17 @@ class _Pass:
                 limit = np.broadcast_to(np.asarray(steps, np.int32), (count,))[start:stop]
                 yield (slice(start, stop) if chosen is None else chosen[start:stop]), limit
 
-        def ended(at: Any, limit: np.ndarray, taken: Any, ends: Ends, state: Any) -> None:
+        def ended(at: Any, limit: np.ndarray, taken: Any, rows: list[Any], ends: Ends, state: Any) -> None:
             ends = ends._replace(steps=ends.steps + taken)
             running = ends.running & (ends.steps < limit)
-            write(at, ends)
+            write(at, ends, limit)
             if running.any():
                 which = np.flatnonzero(running)
-                rows = np.arange(at.start, at.stop) if isinstance(at, slice) else at
-                rest = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[which], state)
-                pool.add(rows[which], limit[which], ends.steps[which], rest)
+                numbers = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+                # Their rows too: one by one, a file would be mapped into memory page by page.
+                mine = [np.asarray(leaf[which]) for leaf in rows]
+                after = jax.tree.map(lambda leaf: _flat(leaf)[which], state)
+                pool.add(numbers[which], limit[which], ends.steps[which], mine, after)
             if tell is not None:
                 tell(len(running) - int(running.sum()))
 
@@ -231,15 +239,16 @@ class _Pass:
                 at, limit, taken, future = ahead.popleft()
                 ended(at, limit, taken, *future.result())
 
-            def submit(at: Any, limit: np.ndarray, taken: Any, state: Any, left: Any) -> None:
+            def submit(at: Any, limit: np.ndarray, taken: Any, rows: Any, state: Any, left: Any) -> None:
                 while len(ahead) > 2 * workers.count:
                     finish_one()
                 if self._call is None:
                     self._compile(at, limit)
-                ahead.append((at, limit, taken, workers.submit(self._block_of_fits, at, limit - taken, state, left)))
+                future = workers.submit(self._block_of_fits, at, limit - taken, rows, state, left)
+                ahead.append((at, limit, taken, future))
 
             for at, limit in fresh():
-                submit(at, limit, 0, None, few)
+                submit(at, limit, 0, None, None, few)
                 if pool.count >= self.size:
                     submit(*pool.take(self.size), few)
             while ahead or pool.count:
@@ -249,47 +258,48 @@ class _Pass:
                     submit(*pool.take(self.size), np.int32(0))
 
     def _compile(self, at: Any, limit: np.ndarray) -> None:
-        arguments = self._arguments(at, limit, None, np.int32(0))
-        leaves, tree = jax.tree.flatten(arguments)
-        task, plan = self.many.task, self.plan
-        program = _many.program(task, plan)
-        check = functools.partial(_program.check, task, task.data)
-        self._call, seconds = _compile.ready(program, self._key, leaves, tree, check=check, options=_compile.LEAN)
+        leaves, tree = jax.tree.flatten(self._arguments(self._dealt(at), limit, None, np.int32(0)))
+        program = _many.program(self.many.task, self.plan)
+        self._call, seconds = _compile.ready(program, self._key, leaves, tree, options=_compile.LEAN)
         self.compile_seconds += seconds
 
-    def _arguments(self, at: Any, limit: np.ndarray, state: Any, few: Any) -> tuple[Any, ...]:
-        """The arguments of the program for these fits, filled up by fits that take no steps."""
-        many, total = self.many, self.size
-        leaves, tree = jax.tree.flatten(many.arrays)
-        like = jax.tree.leaves(Arrays.of(many.task))
-        dealt = [
-            _rows(leaf, at, _dtype(one), self._shape) if own else leaf
-            for leaf, own, one in zip(leaves, many.flags, like, strict=True)
-        ]
-        if self._mesh is not None:
-            dealt = [self._placed(leaf) if own else leaf for leaf, own in zip(dealt, many.flags, strict=True)]
-        steps = np.full(total, -1, np.int32)
-        steps[: len(limit)] = limit
-        fresh = np.full(total, state is None)
-        resumed = self._blank
-        if state is not None:
-            resumed = jax.tree.map(lambda leaf: _filled(leaf, self._shape), state)
-        if self._mesh is not None and state is not None:
-            resumed = self._placed(resumed)
-        own = steps.reshape(self._shape), fresh.reshape(self._shape)
-        own = self._placed(own) if self._mesh is not None else own
-        return tree.unflatten(dealt), own[0], few, resumed, own[1]
-
-    def _block_of_fits(self, at: Any, limit: np.ndarray, state: Any, few: Any) -> tuple[Ends, Any]:
-        """Runs one call of the program."""
-        with self.many.precision():  # settings hold for a thread
-            assert self._call is not None
-            leaves = jax.tree.leaves(self._arguments(at, limit, state, few))
-            ends, after = self._call(*leaves)
-            flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[: len(limit)], ends)
+    def _dealt(self, at: Any) -> list[Any]:
+        """The rows of these fits, of each leaf of the arrays that has an axis of fits."""
+        pairs = zip(jax.tree.leaves(self.many.arrays), self.many.flags, strict=True)
+        dealt = [leaf[at] for leaf, own in pairs if own]
         for leaf in jax.tree.leaves(self.many.arrays):
             _release(leaf)
-        return flat, after
+        return dealt
+
+    def _arguments(self, dealt: list[Any], limit: np.ndarray, state: Any, few: Any) -> tuple[Any, ...]:
+        """The arguments of the program for fits with these rows, filled up by fits that take no steps."""
+        many, total, given = self.many, self.size, iter(dealt)
+        leaves, tree = jax.tree.flatten(many.arrays)
+        like = jax.tree.leaves(Arrays.of(many.task))
+        arrays = tree.unflatten(
+            [
+                self._placed(_filled(_cast(next(given), _dtype(one)), self._shape)) if own else leaf
+                for leaf, own, one in zip(leaves, many.flags, like, strict=True)
+            ]
+        )
+        steps = np.full(total, -1, np.int32)
+        steps[: len(limit)] = limit
+        resumed = self._blank
+        if state is not None:
+            resumed = self._placed(jax.tree.map(lambda leaf: _filled(leaf, self._shape), state))
+        steps, fresh = self._placed((steps.reshape(self._shape), np.full(self._shape, state is None)))
+        return arrays, np.int32(-(-len(limit) // self._block)), steps, few, resumed, fresh
+
+    def _block_of_fits(
+        self, at: Any, limit: np.ndarray, rows: Any, state: Any, few: Any
+    ) -> tuple[list[Any], Ends, Any]:
+        """Runs one call of the program: the rows that it got, how the fits ended, and their states."""
+        with jax.enable_x64(self._x64):  # settings hold for a thread
+            assert self._call is not None
+            dealt = self._dealt(at) if rows is None else rows
+            ends, after = self._call(*jax.tree.leaves(self._arguments(dealt, limit, state, few)))
+            flat = jax.tree.map(lambda leaf: _flat(leaf)[: len(limit)], ends)
+        return dealt, flat, after
 
 
 def _shapes(task: Task, plan: Plan) -> tuple[Ends, Any]:
@@ -298,6 +308,7 @@ def _shapes(task: Task, plan: Plan) -> tuple[Ends, Any]:
     if plan.resumes:
         like = _many.apart(task) if plan.split else task
         state = jax.eval_shape(lambda: like.optimizer.init(like.problem, like.params))
+    _program.check(task, task.data)
     one = functools.partial(_many.one, task, plan._replace(own=()))
     return jax.eval_shape(one, np.int32(0), np.int32(0), state, np.True_)[0], state
 
@@ -313,7 +324,7 @@ class _Unfinished:
         self._parts.append(part)
         self.count += len(part[0])
 
-    def take(self, most: int) -> tuple[Any, Any, Any, Any]:
+    def take(self, most: int) -> tuple[Any, Any, Any, Any, Any]:
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._parts)
         self._parts = []
         taken = jax.tree.map(operator.itemgetter(slice(most)), whole)
@@ -350,7 +361,7 @@ class _Table:
             loss=room(shapes.loss, "loss"),
             codes=room(number(np.int8), "status"),
             steps=room(number(np.int32), "steps"),
-            covariance=room(shapes.errors.covariance, "covariance") if known else None,
+            covariance=room(jax.eval_shape(_small.dense, shapes.errors.covariance), "covariance") if known else None,
             total=room(shapes.loss, "total") if known else None,
             freedom=room(number(np.int32), "freedom") if known else None,
             carried=jax.tree.map(lambda leaf: np.empty((count, *leaf.shape), leaf.dtype), shapes.carried),
@@ -360,50 +371,59 @@ class _Table:
         self._doubts = np.zeros(count, bool)
         self._first = np.full(count if not self._stops else 0, np.nan, np.float32)
 
-    def write(self, at: Any, ends: Ends) -> None:
-        """Writes down how fits ended, at these places."""
-        found = self.found
+    def write(self, at: Any, ends: Ends, limit: np.ndarray) -> None:
+        """Writes down how fits ended, at these places, that had so many steps."""
+        found, count = self.found, len(ends.loss)
         finite, first = np.isfinite(ends.loss), ends.first
-        code = np.where(ends.converged, _code(Status.CONVERGED), _code(Status.STEP_LIMIT))
-        if not self._stops:
-            code = np.where(self._rose(ends.loss, first, 1e3), _code(Status.DIVERGED), _code(Status.COMPLETED))
+        for leaf in jax.tree.leaves(ends.params):
+            finite = finite & np.isfinite(leaf).reshape(count, -1).all(axis=1)
+        if self._stops:
+            code = np.where(ends.converged, _code(Status.CONVERGED), _code(Status.STEP_LIMIT))
+        else:
+            rose = self._rose(ends.loss, first, 1e3) & (first != 0)
+            code = np.where(rose, _code(Status.DIVERGED), _code(Status.COMPLETED))
             self._first[at] = first
-        code = np.where(finite, code, _code(Status.NON_FINITE))
+        # What stopped by itself and has not converged met a gradient that is not finite.
+        stuck = finite & ~ends.converged & ~ends.running & (ends.steps < limit)
+        code = np.where(finite & ~stuck, code, _code(Status.NON_FINITE))
+        code = np.where(stuck & self._rose(ends.loss, first, 9), _code(Status.DIVERGED), code)
 
-        def put(table: np.ndarray, rows: np.ndarray) -> None:
+        def put(table: np.ndarray, rows: Any) -> None:
             rows = np.asarray(rows)
             lost = finite.reshape(-1, *[1] * (rows.ndim - 1))
             table[at] = rows if finite.all() or rows.dtype.kind not in "fc" else np.where(lost, rows, np.nan)
+            _release(table)
 
         jax.tree.map(put, found.params, ends.params)
         jax.tree.map(put, found.carried, ends.carried)
-        found.loss[at], found.codes[at], found.steps[at] = np.where(finite, ends.loss, np.nan), code, ends.steps
+        put(found.loss, ends.loss)
+        put(found.codes, code)
+        put(found.steps, ends.steps)
         self._doubts[at] = finite & ends.converged & ends.doubts
         if found.covariance is not None and found.total is not None and found.freedom is not None:
-            errors = ends.errors
-            put(found.covariance, self._mended(ends, finite))
-            found.total[at], found.freedom[at] = errors.total, errors.freedom
-        for table in jax.tree.leaves(found):
-            _release(table)
+            put(found.covariance, self._covariance(ends, finite))
+            put(found.total, ends.errors.total)
+            put(found.freedom, ends.errors.freedom)
 
     def _rose(self, loss: np.ndarray, first: np.ndarray, times: float) -> np.ndarray:
         """Whether losses rose by so many times what they were at first; what is to be made large may do so."""
         with np.errstate(invalid="ignore", over="ignore"):
             return (loss - first > times * np.abs(first)) & (not self._rises)
 
-    def _mended(self, ends: Ends, finite: np.ndarray) -> np.ndarray:
-        """The covariances, looked at once more where rounding in them may show."""
+    def _covariance(self, ends: Ends, finite: np.ndarray) -> np.ndarray:
+        """The covariances, those looked at once more in which rounding may show."""
         errors = ends.errors
+        covariance = _dense(errors.covariance)
         odd = np.flatnonzero(finite & ~errors.regular)
         if self._robust or not len(odd):
-            return errors.covariance
-        covariance = np.array(errors.covariance)
-        for i in odd:
-            held = np.isnan(np.diagonal(covariance[i]))
-            total, observations = float(errors.total[i]), int(errors.freedom[i]) + int((~held).sum())
-            chi = float(ends.loss[i]) * total if self._squared else None
-            curvature = ends.curvature[i] * total
-            covariance[i] = Evidence(curvature, observations, chi, self._many.absolute, held).covariance
+            return covariance
+        curvature, held = _dense(jax.tree.map(operator.itemgetter(odd), ends.curvature)), _row(errors.held)[odd]
+        for i, at in enumerate(odd):
+            total, observations = float(errors.total[at]), int(errors.freedom[at]) + int((~held[i]).sum())
+            with np.errstate(over="ignore", invalid="ignore"):
+                chi = float(ends.loss[at]) * total if self._squared else None
+                evidence = Evidence(curvature[i] * total, observations, chi, self._many.absolute, held[i])
+                covariance[at] = evidence.covariance
         return covariance
 
     def again(self, more: bool) -> np.ndarray:
@@ -411,21 +431,23 @@ class _Table:
         limited = self.found.codes == _code(Status.STEP_LIMIT)
         return np.flatnonzero(self._doubts | (limited if more else False))
 
-    def improve(self, at: np.ndarray, ends: Ends) -> None:
+    def improve(self, at: np.ndarray, ends: Ends, limit: np.ndarray) -> None:
         """Writes down a second try where that is the better one."""
         with np.errstate(invalid="ignore"):
             better = np.isfinite(ends.loss) & (
                 (ends.loss < self.found.loss[at]) | (self.found.codes[at] != _code(Status.CONVERGED))
             )
-        self.write(at[better], jax.tree.map(lambda leaf: leaf[better], ends))
+        self.write(at[better], jax.tree.map(lambda leaf: leaf[better], ends), limit[better])
 
-    def failed(self) -> np.ndarray:
-        """The fits whose loss turned not finite after their first step."""
-        return np.flatnonzero((self.found.codes == _code(Status.NON_FINITE)) & (self.found.steps > 0))
+    def lost(self) -> np.ndarray:
+        """The fits whose loss or params turned not finite."""
+        return np.flatnonzero((self.found.codes == _code(Status.NON_FINITE)) & ~np.isfinite(self.found.loss))
 
-    def back_up(self, at: np.ndarray, ends: Ends) -> None:
-        """Writes down the last params with a finite loss."""
-        self.write(at, ends)
+    def back_up(self, at: np.ndarray, ends: Ends, limit: np.ndarray) -> None:
+        """Writes down the last params with a finite loss, where the loss was not."""
+        bad = ~np.isfinite(self.found.loss[at])
+        at = at[bad]
+        self.write(at, jax.tree.map(lambda leaf: leaf[bad], ends), limit[bad])
         rose = self._rose(self.found.loss[at], self._first[at], 9)
         self.found.codes[at] = np.where(rose, _code(Status.DIVERGED), _code(Status.NON_FINITE))
 
@@ -437,6 +459,22 @@ class _Table:
         return self.found
 
 
+def _dense(matrix: Any) -> np.ndarray:
+    """Matrices [fits, p, p], of numbers apart as well."""
+    if not isinstance(matrix, _small.Triangle):
+        return np.array(matrix)
+    size = matrix.places()[-1][0] + 1
+    whole = np.empty((len(matrix[0]), size, size), matrix.dtype)
+    for i, j in matrix.places():
+        whole[:, i, j] = whole[:, j, i] = matrix.at(i, j)
+    return whole
+
+
+def _row(vector: Any) -> np.ndarray:
+    """Vectors [fits, p], of numbers apart as well."""
+    return np.stack(vector.numbers, axis=1) if isinstance(vector, _small.Apart) else np.asarray(vector)
+
+
 def _code(status: Status) -> int:
     return _STATUSES.index(status)
 
@@ -445,14 +483,17 @@ def _dtype(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else np.result_type(float)
 
 
-def _rows(leaf: Any, at: Any, dtype: Any, shape: tuple[int, int]) -> Any:
-    """The rows of these fits, [blocks, fits of a block, ...], filled up by copies of the last."""
-    part = leaf[at]
-    part = part.astype(dtype) if isinstance(part, jax.Array) else np.asarray(part, dtype)
-    return _filled(part, shape)
+def _cast(part: Any, dtype: Any) -> Any:
+    return part.astype(dtype) if isinstance(part, jax.Array) else np.asarray(part, dtype)
+
+
+def _flat(leaf: Any) -> np.ndarray:
+    """An array [blocks, fits of a block, ...] as one of fits; rows are such already."""
+    return np.asarray(leaf).reshape(-1, *leaf.shape[2:])
 
 
 def _filled(part: Any, shape: tuple[int, int]) -> Any:
+    """Rows as [blocks, fits of a block, ...], filled up by copies of the last."""
     missing = shape[0] * shape[1] - len(part)
     if missing:
         xp = jnp if isinstance(part, jax.Array) else np

@@ -70,12 +70,14 @@ class Errors(NamedTuple):
         regular: Whether rounding in it does not show.
         total: By what the loss is multiplied to be the sum of the losses of all samples.
         freedom: Observations less params that are not held.
+        held: Which params a bound holds back, a bool vector [p].
     """
 
     covariance: Any
     regular: Any
     total: Any
     freedom: Any
+    held: Any
 
 
 def errors(problem: Problem, params: Any, data: Batch, terms: GaussNewton, penalty: Any, absolute: bool) -> Errors:
@@ -118,4 +120,4 @@ def errors(problem: Problem, params: Any, data: Batch, terms: GaussNewton, penal
         if not absolute:
             inverse = inverse * jnp.where(freedom > 0, terms.loss * total / freedom, jnp.inf)
     inverse = _small.among(inverse, ~idle, other=jnp.inf)
-    return Errors(_small.among(inverse, ~held, other=jnp.nan), regular & ~idle.any(), total, freedom)
+    return Errors(_small.among(inverse, ~held, other=jnp.nan), regular & ~idle.any(), total, freedom, held)

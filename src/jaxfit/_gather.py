@@ -76,6 +76,8 @@ def run(
         settings: What differs from fit to fit, by name.
     """
     folder = None
+    if out is not None and not isinstance(out, (str, Path)):
+        raise TypeError(f"out is {_checks.describe(out)}; expected the path of a folder.")
     if out is not None:
         if len(work.parts) > 1:
             raise ValueError("out goes with arrays; data sets in lists are in memory, and so are their results.")
@@ -144,8 +146,8 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
         )
     if len(data) != 2:
         raise ValueError(f"data is a tuple of {len(data)}; expected the pair (x, y).")
-    refuse_traced(data, params, *given.values())
-    if isinstance(data[1], (list, tuple)):
+    refuse_traced(model, options.get("loss"), data, params, *given.values())
+    if isinstance(data[1], list):
         return _of_lists(model, *data, params, given, options)
     x, y, count = _axes.data(*data)
     first = next((index for index in range(min(count, _TRIED)) if x.is_finite(index) and y.is_finite(index)), 0)
@@ -157,10 +159,11 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
 
 
 def _of_lists(
-    model: Callable, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]
+    model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]
 ) -> Work:
     """Fits of data sets of different lengths: filled up to a few lengths, by samples of weight 0."""
     sets = [np.asarray(one) for one in y]
+    kind = np.result_type(np.float32, *(one.dtype for one in sets if one.dtype.kind == "f"))
     if not sets or any(one.ndim == 0 or one.size == 0 for one in sets):
         raise ValueError("y is a list with a number or an empty array in it; expected one array [n, ...] per fit.")
     count, lengths = len(sets), np.array([len(one) for one in sets])
@@ -179,12 +182,17 @@ def _of_lists(
         stacked = {name: np.stack(part) for name, part in own.items()}
         given = given | {name: stacked[name] for name in ("sigma", "weights") if name in stacked}
         return of_data(model, (stacked.get("x", x), np.stack(sets)), params, given, options)
+    if isinstance(given["key"], (list, range)):
+        given = given | {"key": np.asarray(given["key"])}
+    if params is None and hasattr(model, "guess") and "x" in own:
+        found = [model.guess(_clean(one_x), _clean(one_y)) for one_x, one_y in zip(own["x"], sets, strict=True)]
+        params = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found)
     sizes = np.array([_padded(length, int(lengths.min())) for length in lengths])
     parts, ready = [], None
     for size in sorted(set(sizes)):
         rows = np.flatnonzero(sizes == size)
         filled = {name: np.stack([_filled(part[i], size, "edge") for i in rows]) for name, part in own.items()}
-        weight = filled.get("weights", np.ones((len(rows), size), np.float32))
+        weight = filled.get("weights", np.ones((len(rows), size), kind))
         filled["weights"] = np.where(np.arange(size) < lengths[rows][:, None], weight, 0)
         some = given | {name: filled[name] for name in ("sigma", "weights") if name in filled}
         some = {name: _taken(value, rows, count) for name, value in some.items()}
@@ -349,6 +357,9 @@ def _bounds(ready: Prepared, sides: list[Dealt], start: Dealt, count: int) -> De
             several = side is not None and bool(_limits.said_of(side.own, path)) and any(side.flags)
             if several and side is not None:
                 said = np.asarray(_limits.said_of(side.tree, path), leaf.dtype)
+                if np.isnan(said).any():
+                    name = ("lower", "upper")[at]
+                    raise ValueError(f"bounds: the {name} bound of {_checks.stem(path)} is NaN for some fits.")
                 said = said.reshape(count, *[1] * (leaf.ndim + 1 - said.ndim), *said.shape[1:])
                 limit = np.broadcast_to(said, (count, *leaf.shape))
             if stay.any() and (varies or several):
@@ -357,7 +368,7 @@ def _bounds(ready: Prepared, sides: list[Dealt], start: Dealt, count: int) -> De
             own[at].append(several)
     for (path, _), (first, varies), lower, upper, low, high in zip(entries, begun, *whole, *own, strict=True):
         if (varies or low or high) and not isinstance(first, np.memmap):
-            outside = (np.asarray(first) < lower) | (np.asarray(first) > upper)
+            outside = np.isfinite(first) & ((np.asarray(first) < lower) | (np.asarray(first) > upper))
             if outside.any():
                 at = tuple(map(int, np.argwhere(outside)[0]))
                 value = np.broadcast_to(np.asarray(first), outside.shape)[at]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from jaxfit import _errors, _forward, _program, _small
+from jaxfit import _errors, _forward, _problem, _program, _small
 from jaxfit._problem import Batch
 from jaxfit._program import Task
 from jaxfit.losses import _curvature
@@ -64,8 +64,8 @@ class Ends(NamedTuple):
         running: Whether it has not ended yet.
         converged: Whether the optimizer said so.
         doubts: Whether the optimizer doubts that end.
-        errors: What the curvature says of the params, their covariance [p, p]; () where nobody knows it.
-        curvature: The curvature, [p, p]; () likewise.
+        errors: What the curvature says of the params; () where nobody knows it. Matrices may be numbers apart.
+        curvature: The curvature, likewise.
         carried: What the model carries at the end; () where training does not change it.
     """
 
@@ -132,12 +132,16 @@ class Plan(NamedTuple):
         split: Whether params are taken apart.
         resumes: Whether fits can go on from a state.
         absolute: Whether sigma is known in absolute terms.
+        careful: Whether a gradient that is not finite ends a fit of any optimizer.
+        own_x: Whether each fit has an x of its own.
     """
 
     own: tuple[bool, ...]
     split: bool
     resumes: bool
     absolute: bool
+    careful: bool = False
+    own_x: bool = False
 
 
 def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) -> tuple[Ends, Any]:
@@ -151,12 +155,13 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
         state: The state to go on from where it is not fresh; () for fits that never go on.
         fresh: Whether it starts.
     """
+    task = task if task.data is None else task._replace(data=_clean(task.data, plan.own_x))
     like, task = task.params, apart(task) if plan.split else task
     problem, optimizer, data = _program.at(task, task.bounds, *task.held[:2]), task.optimizer, task.data
     begun = None
     if plan.resumes:
         begun = jax.tree.map(functools.partial(jnp.where, fresh), optimizer.init(problem, task.params), state)
-    now = _program.inside(task, task.params, steps, state=begun, few=few, look=not plan.split)
+    now = _program.inside(task, task.params, steps, state=begun, few=few, look=not plan.split, careful=plan.careful)
     params, terms = optimizer.answer(now.state), optimizer.terms(now.state)
     whole = together(params, like) if plan.split else params
     unknown, no = jnp.asarray(jnp.nan, jnp.float32), jnp.asarray(False)
@@ -169,7 +174,8 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
         last = _program.at(task, task.bounds, carried, task.held.frozen)
         begin, end = (data, data) if data is not None else (_sample(task, 0), _sample(task, ends.steps))
         return ends._replace(loss=last.value(params, end), first=problem.value(task.params, begin)), after
-    ends = ends._replace(loss=jnp.where(jnp.isfinite(terms.loss), terms.loss, jnp.nan))
+    found = jnp.isfinite(terms.loss)  # not so only where not even the start has a loss
+    ends = ends._replace(loss=jnp.where(found, terms.loss, jnp.nan), steps=jnp.where(found, ends.steps, 0))
     held = None
     if task.bounds is not None:
         flat, *bounds = (_small.vector(numbers)[0] for numbers in (params, *task.bounds))
@@ -177,9 +183,30 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
     found = _errors.errors(problem, params, data, terms, None if plan.split else optimizer.penalty, plan.absolute)
     return ends._replace(
         doubts=jnp.asarray(optimizer.doubts(now.state, held)),
-        errors=found._replace(covariance=_small.dense(found.covariance)),
-        curvature=_small.dense(terms.curvature),
+        errors=found,
+        curvature=terms.curvature,
     ), after
+
+
+def _clean(data: Batch, own_x: bool) -> Batch:
+    """Samples of which those of weight 0 may be anything; NaN in place of what cannot be a sigma or a weight."""
+    sigma, weights = data.sigma, data.weights
+    if sigma is not None:
+        sigma = jax.tree.map(lambda leaf: jnp.where((leaf > 0) & jnp.isfinite(leaf), leaf, jnp.nan), sigma)
+    if weights is None:
+        return data._replace(sigma=sigma)
+    counts = weights > 0
+    first = jnp.argmax(counts)  # some sample that counts: it is in the domain of the model
+
+    def filled(leaf: Any) -> Any:
+        if not jnp.ndim(leaf):
+            return leaf
+        return jnp.where(_problem.per_row(counts, leaf), leaf, jnp.asarray(leaf)[first])
+
+    y, sigma = jax.tree.map(filled, (data.y, sigma))
+    x = jax.tree.map(filled, data.x) if own_x else data.x  # one x for all has been looked at
+    sound = (weights >= 0) & jnp.isfinite(weights) & jnp.any(counts)
+    return Batch(x, y, sigma, jnp.where(sound, weights, jnp.nan))
 
 
 def _sample(task: Task, step: Any) -> Batch:
@@ -190,13 +217,13 @@ def _sample(task: Task, step: Any) -> Batch:
 
 
 def program(task: Task, plan: Plan) -> Callable:
-    """The program of many fits: `(arrays, steps, few, state, fresh) -> (ends, state)`.
+    """The program of many fits: `(arrays, blocks, steps, few, state, fresh) -> (ends, state)`.
 
     What has an axis of fits has two here, blocks and the fits of each, and so have steps, state and fresh: blocks run
-    one after the other, so that what is worked on stays in the caches.
+    one after the other, so that what is worked on stays in the caches. The first so many blocks are run.
     """
 
-    def run(arrays: Arrays, steps: Any, few: Any, state: Any, fresh: Any) -> tuple[Ends, Any]:
+    def run(arrays: Arrays, blocks: Any, steps: Any, few: Any, state: Any, fresh: Any) -> tuple[Ends, Any]:
         leaves, tree = jax.tree.flatten(arrays)
 
         def alone(mine: list[Any], steps: Any, state: Any, fresh: Any) -> tuple[Ends, Any]:
@@ -205,6 +232,17 @@ def program(task: Task, plan: Plan) -> Callable:
             return one(whole.within(task), plan, steps, few, state, fresh)
 
         mine = [leaf for leaf, own in zip(leaves, plan.own, strict=True) if own]
-        return lax.map(lambda block: jax.vmap(alone)(*block), (mine, steps, state, fresh))
+        dealt = mine, steps, state, fresh
+
+        def block(number: Any) -> Any:
+            at = functools.partial(lax.dynamic_index_in_dim, index=number, keepdims=False)
+            return jax.vmap(alone)(*jax.tree.map(at, dealt))
+
+        def add(number: Any, found: Any) -> Any:
+            return jax.tree.map(lambda table, rows: table.at[number].set(rows), found, block(number))
+
+        shapes = jax.eval_shape(block, jnp.int32(0))
+        room = jax.tree.map(lambda leaf: jnp.zeros((len(fresh), *leaf.shape), leaf.dtype), shapes)
+        return lax.fori_loop(0, blocks, add, room)
 
     return run

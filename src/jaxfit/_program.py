@@ -128,7 +128,14 @@ def whole(
 
 
 def inside(
-    task: Task, params: Any, steps: Any, *, state: State | None = None, few: Any = 0, look: bool | None = None
+    task: Task,
+    params: Any,
+    steps: Any,
+    *,
+    state: State | None = None,
+    few: Any = 0,
+    look: bool | None = None,
+    careful: bool = False,
 ) -> _loop.Progress:
     """Runs a fit without a history, inside whatever program is being traced.
 
@@ -140,12 +147,13 @@ def inside(
         few: Of many fits under `vmap`, how many may be left running at the end.
         look: Whether there is a row more, which tells of the last params; None for one where the optimizer stops by
             itself, and may have converged there.
+        careful: Whether a gradient that is not finite ends it, whatever the optimizer.
     """
     key = random.wrap_key_data(jnp.asarray(task.seed), impl=task.key_kind)
     problem = at(task, task.bounds, *task.held[:2])
     state = _begun(task, task.optimizer.init(problem, params), task.held.carried) if state is None else state
     source = _source(task, task.data, key)
-    careful = task.optimizer.needs_full_batch
+    careful = careful or task.optimizer.needs_full_batch
     look = bool(task.optimizer.default_steps) if look is None else look
     span = _loop.Span(0, steps, steps + look)
     return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful, few=few)

@@ -166,7 +166,7 @@ class FitResults:
 
     @property
     def best(self) -> FitResult:
-        """The fit of the least loss (the largest where that was asked for), of the validation data where there are some.
+        """The fit of the least loss, or the largest where that was asked for; that of the validation data, if any.
 
         Raises:
             ValueError: No loss is finite.
@@ -248,6 +248,9 @@ class FitResults:
         """
         predictions = self.predict(x)
         sound = np.isfinite(self.loss)
+        if not sound.any():
+            nothing = jax.tree.map(lambda leaf: np.full(leaf.shape[1:], np.nan), predictions)
+            return nothing, nothing
         mean = jax.tree.map(lambda leaf: leaf[sound].mean(axis=0), predictions)
         many = sound.sum() > 1
         return mean, jax.tree.map(
@@ -274,6 +277,9 @@ class FitResults:
         if not _checks.is_number(level) or not 0 < level < 1:
             raise ValueError(f"percentile_intervals: level is {level!r}; expected a number between 0 and 1.")
         sound = np.isfinite(self.loss)
+        if not sound.any():
+            nothing = jax.tree.map(lambda leaf: np.full(leaf.shape[1:], np.nan), self.params)
+            return nothing, nothing
         ends = [
             jax.tree.map(lambda leaf, at=at: np.quantile(leaf[sound], at, axis=0), self.params)
             for at in ((1 - level) / 2, (1 + level) / 2)

@@ -128,7 +128,7 @@ def _drawn(params: Any, data: Any, count: int, method: str, bounds: Any, default
             "that are not fixed, or the starts themselves."
         )
     seed = int(np.random.default_rng(np.asarray(_inputs.seed(key)[0], np.uint32).tolist()).integers(2**31))
-    kind = qmc.Sobol if method == "sobol" else qmc.LatinHypercube
+    kind: Any = qmc.Sobol if method == "sobol" else qmc.LatinHypercube
     keyword = "rng" if "rng" in inspect.signature(kind).parameters else "seed"  # its name before SciPy 1.15
     engine = kind(len(box[0]), **{keyword: seed})
     # A power of two of Sobol's points fills the box evenly; the first of them are then taken.

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +191,7 @@ def test_a_single_fit_has_no_deviation():
         ({"starts": True}, ValueError, "starts is a bool"),
         ({"starts": 3.0}, ValueError, "starts is a float"),
         ({"starts": {"frequency": np.ones(3), "height": np.ones(2)}}, ValueError, "a first axis of starts"),
-        ({"starts": {"frequency": np.array([1.0, 20.0]), "height": np.ones(2)}}, ValueError, "fit 1 starts at 20"),
+        ({"starts": {"frequency": np.array([1.0, 20.0]), "height": np.ones(2)}}, ValueError, "fit 2 starts at 20"),
         ({"starts": {"rate": np.ones(3), "height": np.ones(3)}}, ValueError, "starts"),
         ({"key": "a"}, TypeError, "key is a str"),
     ],
@@ -202,8 +203,10 @@ def test_bad_starts_are_named(options, error, message):
 
 
 def test_wide_bounds_of_single_precision_do_not_overflow():
-    with pytest.raises(ValueError, match="bounds"):
-        jf.multistart(line, (X, Y), LINE, bounds=(-3e38, 3e38), starts=4)
+    results = jf.multistart(line, (X, Y), LINE, bounds=(-3e38, 3e38), starts=4)
+    starts = np.concatenate([np.ravel(one.start[name]) for one in results for name in one.start])
+    assert np.isfinite(starts).all()
+    assert results.success[0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["single", "double"])
@@ -385,7 +388,9 @@ def test_a_sweep_of_a_second_order_optimizer_takes_its_second_try_too():
     rates = [1e-3, 1e-1, 10.0]
     results = sweep({"initial_damping": rates}, LevenbergMarquardt(), (x, y), start, sums, steps=None)
     for index, rate in enumerate(rates):
-        alone = jf.fit(sums, (x, y), start, optimizer=LevenbergMarquardt(initial_damping=rate))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", jf.FitWarning)  # a term may end without effect
+            alone = jf.fit(sums, (x, y), start, optimizer=LevenbergMarquardt(initial_damping=rate))
         np.testing.assert_allclose(results.loss[index], alone.loss, rtol=1e-6, atol=1e-12)
 
 

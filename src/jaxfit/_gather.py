@@ -12,7 +12,7 @@ from jaxfit._axes import Dealt
 from jaxfit._drive_many import Found, Many
 from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
-from jaxfit._prepare import Prepared, prepare
+from jaxfit._prepare import Prepared, other_data, prepare
 from jaxfit._problem import Batch
 from jaxfit._results import FitResults
 
@@ -158,9 +158,7 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
     return build(model, (x, y), start, count, given, options, first=first)
 
 
-def _of_lists(
-    model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]
-) -> Work:
+def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
     """Fits of data sets of different lengths: filled up to a few lengths, by samples of weight 0."""
     sets = [np.asarray(one) for one in y]
     kind = np.result_type(np.float32, *(one.dtype for one in sets if one.dtype.kind == "f"))
@@ -249,7 +247,9 @@ def build(
     if _options.kind(data) == "stream":
         raise TypeError("data is an iterable of batches; expected a tuple (x, y), or a sampler key -> (x, y).")
     limit = {name: options.pop(name, None) for name in ("steps", "epochs")}
-    absolute = options.pop("absolute_sigma", False)
+    absolute, validation = options.pop("absolute_sigma", False), options.pop("validation", None)
+    if validation is not None and not isinstance(validation, tuple):
+        raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
     pair = data if isinstance(data, tuple) and isinstance(data[0], Dealt) else None
     if pair is None and isinstance(data, tuple) and len(data) == 2:
         data = tuple(map(_inputs.gathered, data))
@@ -272,10 +272,10 @@ def build(
         key=key,
         **options,
     )
-    look = ready.task.validation
-    task = ready.task._replace(validation=None)
-    if look is not None:
+    task, look = ready.task, None
+    if validation is not None:
         with ready.precision():
+            look = other_data(validation, task.data, ready.wide, options.get("batch_size"))
             _program.check_pass(task, look, training=False)
     mine = Arrays.of(task)
     batch = Dealt.shared(mine.data)
@@ -297,7 +297,7 @@ def build(
     with ready.precision():
         own = Arrays(*(part.flags for part in dealt))
         many = Many(task, arrays, own, count, step_limit(task, **limit), absolute, ready.wide)
-    return Work(ready._replace(task=task), [(np.arange(count), many)], count, absolute, look=look)
+    return Work(ready, [(np.arange(count), many)], count, absolute, look=look)
 
 
 def _pair(bounds: Any) -> tuple[Any, ...]:

@@ -109,7 +109,7 @@ def prepare(
         batch = None
         if kind == "arrays":
             batch = _samples(data, network and network.batch, loss, sigma, weights, start.wide, batch_size)
-        look = None if validation is None else _validation(validation, batch, start.wide, batch_size)
+        look = None if validation is None else other_data(validation, batch, start.wide, batch_size)
         own = network.network.meaning if network else fingerprint(model)
         meaning = _meaning(own, loss, metrics, chosen, data if kind == "sampler" else None, dtype)
         task = Task(
@@ -153,8 +153,8 @@ def _samples(data: Any, batch: Batch | None, loss: Callable, sigma: Any, weights
     return batch
 
 
-def _validation(given: Any, batch: Batch | None, wide: bool, size: Any) -> Batch:
-    """Data that are looked at after every epoch."""
+def other_data(given: Any, batch: Batch | None, wide: bool, size: Any) -> Batch:
+    """Validation data."""
     look = _inputs.arrays(given, wide, "validation", ragged=size is None)
     if batch is not None and getattr(batch.sigma, "ndim", 1) == 0:
         return look._replace(sigma=batch.sigma)  # one number holds for all samples, those too

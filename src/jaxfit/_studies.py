@@ -247,7 +247,8 @@ def _values(name: str, given: Any) -> list[Any]:
     kinds = (int, np.integer) if name == "key" else (int, float, np.integer, np.floating)
     for value in values or [given]:
         if not isinstance(value, kinds) or not _checks.is_number(value):
-            raise TypeError(f"grid[{name!r}] has {_checks.describe(value)}; expected {whole} to try.")
+            verb = "is" if value is given else "has"
+            raise TypeError(f"grid[{name!r}] {verb} {_checks.describe(value)}; expected {whole} to try.")
     return values
 
 
@@ -349,7 +350,7 @@ def ensemble(
 
 def _members(modules: list[Any], data: Any, keys: Any, given: dict[str, Any], options: dict[str, Any]) -> Any:
     """The params of modules, and what else they hold, with an axis of members."""
-    settings = {name: value for name, value in options.items() if name not in ("steps", "epochs")}
+    settings = {name: value for name, value in options.items() if name not in ("steps", "epochs", "validation")}
     settings |= {name: given[name] for name in ("sigma", "weights", "bounds", "optimizer")}
     tasks = [prepare(module, data, None, key=one, **settings).task for module, one in zip(modules, keys, strict=True)]
     stacked, held = jax.tree.map(

@@ -172,8 +172,8 @@ class _Pass:
         leaves, tree = jax.tree.flatten(Arrays.of(task))
         key = self._key, tree, tuple((np.shape(leaf), _dtype(leaf)) for leaf in leaves), _compile.settings()
         self._x64 = _compile.setting("jax_enable_x64")
-        self.shapes, state = _compile.kept(("ends", key), lambda: _shapes(task, plan))
-        blank = jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), state)
+        self.shapes, self._state = _compile.kept(("ends", key), lambda: _shapes(task, plan))
+        blank = jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), self._state)
         self._blank = jax.tree.map(jnp.asarray, self._placed(blank))
         self._call: Callable | None = None
 
@@ -259,7 +259,7 @@ class _Pass:
 
     def _compile(self, at: Any, limit: np.ndarray) -> None:
         leaves, tree = jax.tree.flatten(self._arguments(self._dealt(at), limit, None, np.int32(0)))
-        program = _many.program(self.many.task, self.plan)
+        program = _many.program(self.many.task, self.plan, (self.shapes, self._state))
         self._call, seconds = _compile.ready(program, self._key, leaves, tree, options=_compile.LEAN)
         self.compile_seconds += seconds
 

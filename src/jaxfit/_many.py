@@ -216,11 +216,16 @@ def _sample(task: Task, step: Any) -> Batch:
     return Batch(*task.sampler(random.fold_in(key, step)))
 
 
-def program(task: Task, plan: Plan) -> Callable:
+def program(task: Task, plan: Plan, shapes: Any) -> Callable:
     """The program of many fits: `(arrays, blocks, steps, few, state, fresh) -> (ends, state)`.
 
     What has an axis of fits has two here, blocks and the fits of each, and so have steps, state and fresh: blocks run
     one after the other, so that what is worked on stays in the caches. The first so many blocks are run.
+
+    Args:
+        task: One of the fits.
+        plan: How they are run.
+        shapes: Of what `one` returns.
     """
 
     def run(arrays: Arrays, blocks: Any, steps: Any, few: Any, state: Any, fresh: Any) -> tuple[Ends, Any]:
@@ -241,8 +246,7 @@ def program(task: Task, plan: Plan) -> Callable:
         def add(number: Any, found: Any) -> Any:
             return jax.tree.map(lambda table, rows: table.at[number].set(rows), found, block(number))
 
-        shapes = jax.eval_shape(block, jnp.int32(0))
-        room = jax.tree.map(lambda leaf: jnp.zeros((len(fresh), *leaf.shape), leaf.dtype), shapes)
+        room = jax.tree.map(lambda leaf: jnp.zeros((*fresh.shape, *leaf.shape), leaf.dtype), shapes)
         return lax.fori_loop(0, blocks, add, room)
 
     return run

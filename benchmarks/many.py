@@ -22,7 +22,7 @@ from benchmarks.measure import alternating, fresh, missing, printed, row
 
 PIXELS, TOLERANCE = 5, 1e-4  # Gpufit's
 DURATION = 4.0
-WIDTHS, BATCH, RATES = (64, 32, 10), 64, 64
+SMALL, WIDTHS, BATCH, RATES = (8, 16, 3), (64, 32, 10), 64, 64
 Rows = list[dict[str, Any]]
 Calls = dict[str, tuple[Callable[[], Any], int]]  # by name; and how many fits a call makes
 COLD = """
@@ -123,7 +123,7 @@ def by_optimistix(x, y, start, model=peak):
 def measure(quick: bool = False) -> tuple[Rows, list[str]]:
     """Rows and notes of the table."""
     repeats = 1 if quick else 5
-    sizes = [100_000, *([10**6, 10**7] if jax.default_backend() == "gpu" and not quick else [])]
+    sizes = [10_000 if quick else 100_000, *([10**6, 10**7] if jax.default_backend() == "gpu" and not quick else [])]
     rows: Rows = []
     notes = ["SciPy's loops run on one core, all others on all; optimistix runs every fit until the last ends."]
     for size in sizes:
@@ -136,8 +136,9 @@ def measure(quick: bool = False) -> tuple[Rows, list[str]]:
     for dtype in ("float32",) if quick else ("float32", "float64"):
         rows += _errors(sizes[0], dtype, repeats)
         rows += _decays(1000 if quick else 10**6, dtype, 20 if quick else 500, 1 if quick else 2)
-    rows += _sweep(*((2, 1) if quick else (RATES, 20)), min(3, repeats))
-    rows += _on_disk(10**5 if quick else 10**7, quick, notes)
+    for widths in (SMALL, WIDTHS):
+        rows += _sweep(widths, *((2, 1) if quick else (RATES, 20)), min(3, repeats))
+    rows += _on_disk(20_000 if quick else 10**7, quick, notes)
     return rows, notes
 
 
@@ -247,10 +248,10 @@ def _decays(count: int, dtype: str, few: int, repeats: int) -> Rows:
     return _rows(calls, count, "decays of 100 points, 3 params", repeats, ["SciPy"])
 
 
-def _sweep(count: int, epochs: int, repeats: int) -> Rows:
+def _sweep(widths: tuple[int, ...], count: int, epochs: int, repeats: int) -> Rows:
     """Rows of learning rates tried on a network, at once and one after the other."""
-    x, y = network.samples(WIDTHS, BATCH, 21)
-    net, rates = network.network(WIDTHS), np.geomspace(1e-3, 1, count)
+    x, y = network.samples(widths, BATCH, 21)
+    net, rates, named = network.network(widths), np.geomspace(1e-3, 1, count), "-".join(map(str, widths))
     same = {"loss": jf.losses.cross_entropy, "epochs": epochs, "batch_size": BATCH}
 
     def together() -> Any:
@@ -264,8 +265,8 @@ def _sweep(count: int, epochs: int, repeats: int) -> Rows:
     together()
     first = time.perf_counter() - started
     calls: Calls = {"jaxfit.sweep": (together, count), "jaxfit.fit, one by one": (one_by_one, count)}
-    rows = _rows(calls, count, f"learning rates of 64-32-10, {epochs} epochs", repeats, ["jaxfit.fit, one by one"])
-    return [*rows, row(f"jaxfit.sweep: {count:,} learning rates, first call, with compilation", [first])]
+    rows = _rows(calls, count, f"learning rates of {named}, {epochs} epochs", repeats, ["jaxfit.fit, one by one"])
+    return [*rows, row(f"jaxfit.sweep: {count:,} learning rates of {named}, first call, with compilation", [first])]
 
 
 def _on_disk(count: int, here: bool, notes: list[str]) -> Rows:

@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxfit import _axes, _checks, _compile, _drive_many, _inputs, _limits, _options, _program, _tell, _traced
 from jaxfit._axes import Dealt
-from jaxfit._drive_many import Found, Many
+from jaxfit._drive_many import Many
 from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
 from jaxfit._prepare import Prepared, other_data, prepare
 from jaxfit._problem import Batch
 from jaxfit._results import FitResults
+from jaxfit._table import Found
 
 _TRIED = 256  # fits among which the pattern is looked for
 _SIZES = 1.5  # lists of data sets are filled up to lengths that differ by this factor

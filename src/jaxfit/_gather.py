@@ -42,11 +42,11 @@ class Work(NamedTuple):
     weighted: bool = True
     look: Batch | None = None
 
-    @property
-    def held(self) -> tuple[Any, bool]:
-        """What modules hold beside their params, and whether each fit has its own."""
-        _, many = self.parts[0]
-        return many.arrays.held, any(many.own.held)
+    def held(self, found: Found) -> tuple[Any, tuple[int | None, int | None]]:
+        """What modules hold at the end beside their params (carried, frozen), and where each has an axis of fits."""
+        (carried, frozen), own = self.parts[0][1].arrays.held, any(self.parts[0][1].own.held)
+        changes = self.ready.task.held.changes
+        return (found.carried if changes else carried, frozen), (0 if own or changes else None, 0 if own else None)
 
     def at(self, index: int) -> _program.Task:
         """One of the fits, with its own samples only."""
@@ -99,18 +99,16 @@ def run(
 def _scores(work: Work, found: Found) -> np.ndarray:
     """The loss of each fit for other data."""
     task = work.ready.task
-    (carried, frozen), own = work.held
-    carried = found.carried if task.held.changes else carried
+    held, axes = work.held(found)
 
     def program(params: Any, carried: Any, frozen: Any, batch: Batch) -> Any:
         problem = _program.at(task, None, carried, frozen)
         return problem.score(problem.model(params, batch.x), batch)
 
     with work.ready.precision():
-        key = "scores", _program.program_key(task, "scores"), own
-        axes = 0, 0 if own or task.held.changes else None, 0 if own else None, None
-        several = jax.vmap(program, in_axes=axes)
-        return np.asarray(_compile.call(several, key, found.params, carried, frozen, work.look)[0])
+        key = "scores", _program.program_key(task, "scores"), axes
+        several = jax.vmap(program, in_axes=(0, *axes, None))
+        return np.asarray(_compile.call(several, key, found.params, *held, work.look)[0])
 
 
 def _together(rows: list[np.ndarray], found: list[Found]) -> Found:

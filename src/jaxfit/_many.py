@@ -170,7 +170,7 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
     if not plan.split:  # the row more that these have had is no step
         ends = ends._replace(steps=now.seen - 1)
     if terms is None or data is None:
-        carried = now.state.carried if task.held.changes else task.held.carried
+        carried = task.held.after(now.state.carried)
         last = _program.at(task, task.bounds, carried, task.held.frozen)
         begin, end = (data, data) if data is not None else (_sample(task, 0), _sample(task, ends.steps))
         return ends._replace(loss=last.value(params, end), first=problem.value(task.params, begin)), after

@@ -32,6 +32,10 @@ class Held(NamedTuple):
     frozen: Any = ()
     changes: bool = False
 
+    def after(self, carried: Any) -> Any:
+        """What is carried at a fit's end, where the optimizer's state has this: it has what training changes."""
+        return carried if self.changes else self.carried
+
 
 class Task(NamedTuple):
     """A fit, checked and ready to run.

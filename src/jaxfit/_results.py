@@ -66,8 +66,8 @@ class FitResults:
         task = self._work.ready.task
         if task.network is None:
             return self._found.params
-        count, ((_, frozen), own) = len(self), self._work.held
-        if not own:
+        count, ((_, frozen), (_, axis)) = len(self), self._work.held(self._found)
+        if axis is None:
             frozen = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), frozen)
         return _modules.joined(self._found.params, frozen)
 
@@ -207,9 +207,8 @@ class FitResults:
             ValueError: x is empty or not finite, or the model fails on its shape.
         """
         task, wide = self._work.ready.task, self._work.ready.wide
-        (carried, frozen), own = self._work.held
-        carried = self._found.carried if task.held.changes else carried
-        axes = 0, 0 if own or task.held.changes else None, 0 if own else None, None
+        (carried, frozen), axes = self._work.held(self._found)
+        axes = 0, *axes, None
         parts = []
         with self._work.ready.precision():
             x = _inputs.features(x, wide)

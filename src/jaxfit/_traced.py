@@ -143,7 +143,7 @@ def fit(task: Task, steps: int, absolute_sigma: bool) -> TracedResult:
     if network is None:
         return TracedResult(params, loss, taken, converged, covariance, {}, task.problem.model)
     params = _modules.joined(params, task.held.frozen)
-    state = carried if task.held.changes else task.held.carried
+    state = task.held.after(carried)
     return TracedResult(params, loss, taken, converged, covariance, state, network.given, network.evaluate)
 
 
@@ -175,7 +175,7 @@ def _first_order(task: Task, steps: int, absolute_sigma: bool) -> tuple[Any, ...
     del absolute_sigma
     start, unravel = ravel_pytree(task.params)
     flat, (taken, converged, carried) = _without_derivative(functools.partial(_run, steps=steps), task)(start)
-    problem = _program.at(task, task.bounds, carried if task.held.changes else task.held.carried, task.held.frozen)
+    problem = _program.at(task, task.bounds, task.held.after(carried), task.held.frozen)
     loss = jnp.full((), jnp.nan) if task.data is None else problem.value(unravel(flat), task.data)
     return flat, loss, taken, converged, None, carried
 

@@ -58,7 +58,7 @@ def built(
 ) -> FitResult:
     """The result of a fit whose status and message, the verdict, are known; the other arguments are those of `wrap`."""
     params, function, network = task.optimizer.answer(ended.state), task.problem.model, task.network
-    carried = ended.state.carried if task.held.changes else task.held.carried
+    carried = task.held.after(ended.state.carried)
     bounds, frozen, rebuild = task.bounds, task.held.frozen, lambda: task.problem.model
     history = {**ended.history, **ended.epochs}
     if network is not None:

@@ -432,7 +432,7 @@ def check_learning_rates(found):
     rates = np.geomspace(1e-4, 10, 24)
     assert scores.shape == diverged.shape == (2, 24, 3)
     assert diverged[:, -3:].all()
-    assert not np.isfinite(scores[:, -3:]).any()
+    assert (np.isnan(scores[:, -3:]) | (scores[:, -3:] > 1e6)).all()  # those of the last finite params
     assert not diverged[:, rates < 0.1].any()
     assert sorted(found["order"][:5]) == sorted(np.argsort(np.nan_to_num(scores, nan=np.inf), axis=None)[:5])
     # Little is learned at the lowest rates, and with momentum as much as without it at ten times the rate.

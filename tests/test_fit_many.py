@@ -253,6 +253,55 @@ def test_lists_are_fits_of_their_own_lengths():
         assert one.data[1].shape == (lengths[index],)
 
 
+TWO_LENGTHS = [X[:12], X[:9], X[:12]], [Y[0][:12], Y[1][:9], Y[2][:12]]
+
+
+def test_lists_of_a_model_that_looks_at_all_its_samples_are_not_filled_up():
+    def about_the_mean(params, x):
+        return params["a"] + params["b"] * (x - x.mean())
+
+    linear = jf.optimizers.LinearLeastSquares()
+    results = jf.fit_many(about_the_mean, TWO_LENGTHS, START, optimizer=linear)
+    for index, pair in enumerate(zip(*TWO_LENGTHS, strict=True)):
+        assert_near(tree_at(results.params, index), jf.fit(about_the_mean, pair, START, optimizer=linear).params, 1e-9)
+
+
+def test_lists_in_batches_have_batches_of_their_own_samples():
+    options = {"optimizer": jf.optimizers.SGD(0.01), "epochs": 2, "batch_size": 4}
+    results = jf.fit_many(decay, TWO_LENGTHS, START, **options)
+    assert results.steps.tolist() == [6, 6, 6]
+    expected = jf.fit(decay, (TWO_LENGTHS[0][1], TWO_LENGTHS[1][1]), START, **options)
+    assert_near(tree_at(results.params, 1), expected.params, 1e-9)
+
+
+def test_lists_share_params_and_bounds_as_long_as_there_are_fits():
+    def parabola(params, x):
+        return params[0] + params[1] * x + params[2] * x**2
+
+    bounds = np.full(3, -9.0), np.full(3, 9.0)
+    results = jf.fit_many(parabola, TWO_LENGTHS, np.zeros(3), bounds=bounds)
+    assert results.params.shape == (3, 3)
+    expected = np.polynomial.polynomial.polyfit(TWO_LENGTHS[0][1], TWO_LENGTHS[1][1], 2)
+    np.testing.assert_allclose(results.params[1], expected, rtol=1e-6)
+
+
+def test_params_that_may_be_of_one_fit_or_of_all_are_refused():
+    def sum_of_decays(params, x):
+        return (params["a"] * jnp.exp(-x[:, None] * params["b"])).sum(-1)
+
+    with pytest.raises(ValueError, match="may be the params of one fit or have an axis of fits"):
+        jf.fit_many(sum_of_decays, (X, Y), {"a": np.ones(N), "b": np.arange(1.0, N + 1)})
+
+
+def test_results_in_a_folder_may_be_the_starts_of_others_there(tmp_path):
+    first = jf.fit_many(decay, (X, Y), START, out=tmp_path)
+    before = np.array(first.params["b"])
+    second = jf.fit_many(decay, (X, Y), first.params, out=tmp_path)
+    np.testing.assert_array_equal(first.params["b"], before)
+    np.testing.assert_allclose(second.params["b"], before, rtol=1e-6)
+    assert second[0].start["b"] == before[0]
+
+
 def test_lists_of_one_length_are_arrays():
     results = jf.fit_many(decay, ([X] * N, list(Y)), START)
     np.testing.assert_allclose(results.params["b"], found("plain").params["b"], rtol=1e-9)

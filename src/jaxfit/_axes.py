@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _checks, _inputs, _model, _modules
+from jaxfit import _checks, _inputs, _limits, _model, _modules
 from jaxfit.optimizers import Optimizer
 
 Shape = tuple[int, ...]
@@ -99,7 +99,9 @@ def _is_only(leaf: Any, lengths: set[int]) -> bool:
 
 
 def _array(leaf: Any) -> Any:
-    if isinstance(leaf, (np.ndarray, jax.Array)):
+    if isinstance(leaf, jax.Array):  # what lies on several devices comes in, to be dealt anew
+        return np.asarray(leaf) if len(leaf.devices()) > 1 else leaf
+    if isinstance(leaf, np.ndarray):
         return leaf
     try:
         array = np.asarray(leaf)
@@ -163,19 +165,30 @@ def optimizer(given: Any, count: int) -> tuple[Any, Dealt | None]:
     return tree.unflatten(first), Dealt(numbers, own)
 
 
+def keys(given: Any) -> Any:
+    """A list of ints or JAX keys as an array; anything else as it is.
+
+    Raises:
+        TypeError: The list is no array.
+    """
+    if isinstance(given, list) and given and all(isinstance(one, jax.Array) and one.ndim == 0 for one in given):
+        return jax.numpy.stack(given)
+    if not isinstance(given, (range, list)):
+        return given
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise TypeError(f"key is a list that is no array of ints: {error}") from error
+
+
 def key(given: Any, count: int) -> tuple[Any, np.ndarray | None]:
     """The key of one fit, and the data of all where each has its own.
 
     Raises:
+        TypeError: They are no ints or keys.
         ValueError: There is another number of them.
     """
-    if isinstance(given, list) and given and all(isinstance(one, jax.Array) and one.ndim == 0 for one in given):
-        given = jax.numpy.stack(given)
-    elif isinstance(given, (range, list)):
-        try:
-            given = np.asarray(given)
-        except ValueError as error:
-            raise TypeError(f"key is a list that is no array of ints: {error}") from error
+    given = keys(given)
     if not isinstance(given, (np.ndarray, jax.Array)) or given.ndim != 1:
         return given, None
     is_key = jax.numpy.issubdtype(given.dtype, jax.dtypes.prng_key)
@@ -204,10 +217,17 @@ def params(model: Any, given: Any, one: Any, count: int) -> Dealt:
     if given is None or _model.kind(_modules.unwrapped(model)) is not None:
         return Dealt.shared(given)
     dealt = Dealt(given, jax.tree.map(lambda leaf: np.shape(leaf)[:1] == (count,), given))
+    shared = any(dealt.flags) and _suits(model, Dealt.shared(given), one)
     if _suits(model, dealt, one):
+        if shared:
+            came = _checks.describe_tree(jax.tree.map(np.asarray, given))
+            raise ValueError(
+                f"params is {came} for {count} fits, which may be the params of one fit or have an axis of fits: give "
+                f"each leaf that axis, [{count}, ...], by numpy.broadcast_to."
+            )
         return dealt
     if any(dealt.flags):
-        return Dealt.shared(given) if _suits(model, Dealt.shared(given), one) else dealt
+        return Dealt.shared(given) if shared else dealt
     sliced = Dealt(given, jax.tree.map(lambda leaf: np.ndim(leaf) > 0, given))
     if any(sliced.flags) and _suits(model, sliced, one):
         came = _checks.describe_tree(jax.tree.map(np.asarray, given))
@@ -236,5 +256,9 @@ def bounds(side: Any, params: Any, count: int) -> Dealt:
         params: The params of one fit.
         count: How many fits there are.
     """
-    shapes = {np.shape(leaf) for leaf in jax.tree.leaves(params)}
-    return Dealt(side, jax.tree.map(lambda leaf: np.shape(leaf)[:1] == (count,) and np.shape(leaf) not in shapes, side))
+
+    def own(path: Any, leaf: Any) -> bool:
+        shapes = {np.shape(one) for one in jax.tree.leaves(_limits.said_of(params, path))}
+        return np.shape(leaf)[:1] == (count,) and np.shape(leaf) not in shapes
+
+    return Dealt(side, jax.tree_util.tree_map_with_path(own, side))

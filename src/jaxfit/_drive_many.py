@@ -160,6 +160,10 @@ class _Pass:
             return tree
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(None, "fits")))
 
+    def _everywhere(self, leaf: Any) -> Any:
+        """What all fits share, on all devices."""
+        return leaf if self._mesh is None else jax.device_put(leaf, NamedSharding(self._mesh, PartitionSpec()))
+
     def run(
         self,
         chosen: np.ndarray | None,
@@ -246,7 +250,7 @@ class _Pass:
         like = jax.tree.leaves(Arrays.of(many.task))
         arrays = tree.unflatten(
             [
-                self._placed(_filled(_cast(next(given), _dtype(one)), self._shape)) if own else leaf
+                self._placed(_filled(_cast(next(given), _dtype(one)), self._shape)) if own else self._everywhere(leaf)
                 for leaf, own, one in zip(leaves, many.flags, like, strict=True)
             ]
         )

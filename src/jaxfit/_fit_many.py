@@ -48,6 +48,7 @@ def fit_many(
             list of arrays [n_i, ...], one per fit and of any length. x is shared by all fits, [n, ...], or has the
             first axis too, [fits, n, ...]; a list where y is one. Arrays on disk (`numpy.memmap`, as from
             `numpy.load(path, mmap_mode="r")`) are read block by block. NaN and infinities in y spoil their fit alone.
+            Arrays are not copied: `results[i]` looks at them again.
         params: The starting values: those of one fit for all, or arrays with a first axis of fits, each leaf for
             itself. None for models that guess them, fit by fit.
         loss: As in `fit`.
@@ -66,7 +67,7 @@ def fit_many(
         compute_dtype: As in `fit`.
         key: As in `fit`: one for all fits, or an array of ints or keys [fits].
         out: A folder, made where there is none, to write the results to, as `.npy` files that are memory-mapped: for
-            more fits than memory holds. None keeps the results in memory.
+            more fits than memory holds. Files of earlier results there are replaced. None keeps the results in memory.
         progress: Whether a bar on stderr tells how far it is.
 
     Returns:

@@ -7,9 +7,24 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfit import _axes, _checks, _compile, _drive_many, _inputs, _limits, _options, _program, _tell, _traced
+from jaxfit import (
+    _axes,
+    _checks,
+    _compile,
+    _drive_many,
+    _forward,
+    _inputs,
+    _limits,
+    _model,
+    _modules,
+    _options,
+    _program,
+    _tell,
+    _traced,
+)
 from jaxfit._axes import Dealt
 from jaxfit._drive_many import Many
+from jaxfit._fingerprint import fingerprint
 from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
 from jaxfit._prepare import Prepared, other_data, prepare
@@ -82,7 +97,9 @@ def run(
     if out is not None:
         if len(work.parts) > 1:
             raise ValueError("out goes with arrays; data sets in lists are in memory, and so are their results.")
-        folder = Path(out)
+        folder = Path(out).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"out is {str(out)!r}, a file; expected a folder.")
         folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(progress, bool):
         raise TypeError(f"progress is {_checks.describe(progress)}; expected True or False.")
@@ -160,11 +177,12 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
 def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
     """Fits of data sets of different lengths: filled up to a few lengths, by samples of weight 0."""
     sets = [np.asarray(one) for one in y]
-    kind = np.result_type(np.float32, *(one.dtype for one in sets if one.dtype.kind == "f"))
     if not sets or any(one.ndim == 0 or one.size == 0 for one in sets):
         raise ValueError("y is a list with a number or an empty array in it; expected one array [n, ...] per fit.")
     count, lengths = len(sets), np.array([len(one) for one in sets])
     own: dict[str, Any] = {}
+    if np.shape(sigma := _inputs.gathered(given["sigma"])) == (count,):
+        given = given | {"sigma": sigma}  # a number for each fit
     for name, part in (("x", x), ("sigma", given["sigma"]), ("weights", given["weights"])):
         if isinstance(part, (list, tuple)):
             own[name] = [np.asarray(one) for one in part]
@@ -173,50 +191,102 @@ def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any
                 if index >= min(count, len(part)) or own[name][index].shape[:1] != (lengths[index],):
                     mine = "nothing" if index >= count else f"({lengths[index]},)"
                     raise ValueError(f"{name}[{index}] has length {came} where y[{index}] has {mine}.")
-        elif len(set(lengths)) > 1 and (name == "x" or np.ndim(part)):
+        elif len(set(lengths)) > 1 and (name == "x" or (np.ndim(part) and np.shape(part) != (count,))):
             raise ValueError(f"{name} is {_checks.describe_tree(part)}; expected a list of arrays, one for each of y.")
     if len(set(lengths)) == 1:
         stacked = {name: np.stack(part) for name, part in own.items()}
         given = given | {name: stacked[name] for name in ("sigma", "weights") if name in stacked}
         return of_data(model, (stacked.get("x", x), np.stack(sets)), params, given, options)
-    if isinstance(given["key"], (list, range)):
-        given = given | {"key": np.asarray(given["key"])}
-    if params is None and hasattr(model, "guess") and "x" in own:
+    return _of_lengths(model, own, sets, lengths, params, given, options)
+
+
+def _of_lengths(
+    model: Any,
+    own: dict[str, Any],
+    sets: list[np.ndarray],
+    lengths: np.ndarray,
+    params: Any,
+    given: dict[str, Any],
+    options: dict[str, Any],
+) -> Work:
+    """Fits of data sets of different lengths.
+
+    Args:
+        model: The model.
+        own: Lists of x, and of sigma and weights where they are such, one for each fit.
+        sets: y.
+        lengths: Their lengths.
+        params: The starting values.
+        given: Other arguments that may have an axis of fits.
+        options: Other arguments.
+    """
+    count, one = len(sets), (own["x"][0], sets[0])
+    if params is None and hasattr(model, "guess"):
         found = [model.guess(_clean(one_x), _clean(one_y)) for one_x, one_y in zip(own["x"], sets, strict=True)]
-        params = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found)
-    sizes = np.array([_padded(length, int(lengths.min())) for length in lengths])
+        start = Dealt.each(jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found))
+    else:
+        start = _axes.params(model, params, one, count)
+    given = given | {"key": _axes.keys(given["key"])}
+    _, numbers = _axes.optimizer(given["optimizer"], count)
+    _, seeds = _axes.key(given["key"], count)
+    pair = _pair(given["bounds"])
+    sides = tuple(_axes.bounds(side, start.at(0) if start.tree is not None else None, count) for side in pair)
+    sizes = lengths
+    if _may_be_filled(model, start, one, options):
+        sizes = np.array([_padded(length, lengths) for length in lengths])
+    kind = np.result_type(np.float32, *(one.dtype for one in sets if one.dtype.kind == "f"))
     parts, ready = [], None
     for size in sorted(set(sizes)):
         rows = np.flatnonzero(sizes == size)
         filled = {name: np.stack([_filled(part[i], size, "edge") for i in rows]) for name, part in own.items()}
-        weight = filled.get("weights", np.ones((len(rows), size), kind))
-        filled["weights"] = np.where(np.arange(size) < lengths[rows][:, None], weight, 0)
+        y = np.stack([_filled(sets[i], size, "constant") for i in rows])
         some = given | {name: filled[name] for name in ("sigma", "weights") if name in filled}
-        some = {name: _taken(value, rows, count) for name, value in some.items()}
-        data = filled["x"], np.stack([_filled(sets[i], size, "constant") for i in rows])
-        one = of_data(model, data, _taken(params, rows, count), some, options)
-        ready = ready or one.ready
-        parts.append((rows, one.parts[0][1]))
+        if sizes is not lengths:
+            weight = filled.get("weights", np.ones((len(rows), size), kind))
+            some["weights"] = np.where(np.arange(size) < lengths[rows][:, None], weight, 0)
+        if "sigma" not in own and np.shape(given["sigma"]) == (count,):  # a number for each fit
+            some["sigma"] = np.asarray(given["sigma"])[rows].reshape(-1, *[1] * (y.ndim - 1)) * np.ones(y.shape)
+        if seeds is not None:
+            some["key"] = given["key"][rows]
+        if numbers is not None and any(numbers.flags):
+            leaves = _taken(numbers, rows).tree
+            some["optimizer"] = jax.tree.structure(given["optimizer"]).unflatten(leaves)
+        if sides:
+            some["bounds"] = tuple(_taken(side, rows) for side in sides)
+        dealt = Dealt.each(filled["x"]), Dealt.each(y)
+        work = build(model, dealt, _taken(start, rows), len(rows), some, options)
+        ready = ready or work.ready
+        parts.append((rows, work.parts[0][1]))
     assert ready is not None
     weighted = given["weights"] is not None
     return Work(ready, parts, count, options.get("absolute_sigma", False), lengths, weighted)
 
 
-def _padded(length: int, least: int) -> int:
+def _may_be_filled(model: Any, start: Dealt, one: Any, options: dict[str, Any]) -> bool:
+    """Whether samples of weight 0 change nothing: they do for a model that looks at all its samples, and in batches."""
+    if start.tree is None or options.get("batch_size") is not None or not _options.takes_weights(options["loss"]):
+        return False
+    if _model.kind(_modules.unwrapped(model)) is not None:
+        return False
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, float), start.at(0, _clean))
+    return _forward.is_row_by_row(fingerprint(model), lambda _, params, x: model(params, x), params, (), _clean(one[0]))
+
+
+def _padded(length: int, lengths: np.ndarray) -> int:
     """The length that a data set is filled up to."""
-    size = least
+    size = int(lengths.min())
     while size < length:
         size = max(size + 1, int(size * _SIZES))
-    return size
+    return min(size, int(lengths.max()))
 
 
 def _filled(one: np.ndarray, size: int, mode: Any) -> np.ndarray:
     return np.pad(one, [(0, size - len(one))] + [(0, 0)] * (one.ndim - 1), mode=mode)
 
 
-def _taken(tree: Any, rows: np.ndarray, count: int) -> Any:
-    """Of what may have an axis of fits, these."""
-    return jax.tree.map(lambda leaf: leaf[rows] if np.ndim(leaf) and np.shape(leaf)[0] == count else leaf, tree)
+def _taken(dealt: Dealt, rows: np.ndarray) -> Dealt:
+    """That of some of the fits."""
+    return dealt._replace(tree=jax.tree.map(lambda leaf, own: leaf[rows] if own else leaf, dealt.tree, dealt.own))
 
 
 def build(
@@ -259,7 +329,10 @@ def build(
     optimizer, numbers = _axes.optimizer(given.get("optimizer"), count)
     key, seeds = _axes.key(given.get("key", 0), count)
     one = params.at(first, _clean) if held is None else None
-    sides = [_axes.bounds(side, one, count) if pair else Dealt.shared(side) for side in _pair(given.get("bounds"))]
+    sides = [
+        side if isinstance(side, Dealt) else _axes.bounds(side, one, count) if pair else Dealt.shared(side)
+        for side in _pair(given.get("bounds"))
+    ]
     ready = prepare(
         model,
         tuple(part.at(first, _clean) for part in pair) if pair else data,

@@ -140,6 +140,12 @@ def sums(loss: Callable) -> bool:
     return _option(loss, "reduction") == "sum"
 
 
+def takes_weights(loss: Callable) -> bool:
+    """Whether a loss can be weighted by samples."""
+    plain = _option(loss, "reduction") not in (None, "batchmean")
+    return plain and _option(loss, "weight") is None and _option(loss, "ignore_index") is None
+
+
 def check_weights(loss: Callable, batch: Batch) -> None:
     """Raises where a loss cannot be weighted by samples: where it is not a plain sum or mean of theirs."""
     if _option(loss, "reduction") is None:

@@ -61,6 +61,8 @@ class Table:
             if out is None:
                 return np.empty((count, *shape.shape), shape.dtype)
             path = out / f"{name or f'params_{next(names)}'}.npy"
+            # A file of its own: what an earlier one holds may be in use, even as the data of this run.
+            path.unlink(missing_ok=True)
             return np.lib.format.open_memmap(path, "w+", shape.dtype, (count, *shape.shape))
 
         def number(dtype: Any) -> jax.ShapeDtypeStruct:

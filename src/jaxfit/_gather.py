@@ -181,7 +181,8 @@ def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any
         raise ValueError("y is a list with a number or an empty array in it; expected one array [n, ...] per fit.")
     count, lengths = len(sets), np.array([len(one) for one in sets])
     own: dict[str, Any] = {}
-    if np.shape(sigma := _inputs.gathered(given["sigma"])) == (count,):
+    sigma = _inputs.gathered(given["sigma"])
+    if getattr(sigma, "shape", ()) == (count,):
         given = given | {"sigma": sigma}  # a number for each fit
     for name, part in (("x", x), ("sigma", given["sigma"]), ("weights", given["weights"])):
         if isinstance(part, (list, tuple)):

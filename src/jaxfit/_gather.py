@@ -175,7 +175,7 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
 
 
 def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
-    """Fits of data sets of different lengths: filled up to a few lengths, by samples of weight 0."""
+    """Fits of data sets in lists: as arrays where all have one length."""
     sets = [np.asarray(one) for one in y]
     if not sets or any(one.ndim == 0 or one.size == 0 for one in sets):
         raise ValueError("y is a list with a number or an empty array in it; expected one array [n, ...] per fit.")
@@ -210,7 +210,7 @@ def _of_lengths(
     given: dict[str, Any],
     options: dict[str, Any],
 ) -> Work:
-    """Fits of data sets of different lengths.
+    """Fits of data sets of different lengths, filled up to a few lengths by samples of weight 0 where they may be.
 
     Args:
         model: The model.

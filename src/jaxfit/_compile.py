@@ -1,6 +1,7 @@
 """Compiles a program once for all fits that mean the same, and says how long that took."""
 
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -138,6 +139,11 @@ def _with_options(lowered: jax.stages.Lowered, options: dict[str, bool | str]) -
                 raise
             del options[unknown[0]]  # for later programs too
     return lowered.compile()
+
+
+def precision(wide: bool) -> contextlib.AbstractContextManager:
+    """The scope of a fit: 64 bits where it needs them although JAX is set to 32."""
+    return jax.enable_x64(True) if wide else contextlib.nullcontext()
 
 
 def settings() -> tuple[Any, ...]:

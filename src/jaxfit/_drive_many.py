@@ -65,7 +65,7 @@ class Many(NamedTuple):
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which they run."""
-        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
+        return _compile.precision(self.wide)
 
     def at(self, index: int) -> Task:
         """One of the fits."""

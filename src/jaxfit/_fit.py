@@ -7,8 +7,7 @@ from typing import Any, cast
 import optax
 
 from jaxfit import _drive, _options, _traced, _wrap, losses
-from jaxfit._prepare import prepare
-from jaxfit._program import Task
+from jaxfit._prepare import prepare, step_limit
 from jaxfit._result import FitResult
 from jaxfit.optimizers import Optimizer
 
@@ -157,16 +156,3 @@ def fit(
         ready.stays,
         lambda at, fixed: again(at, fixed=fixed),
     )
-
-
-def step_limit(task: Task, steps: Any, epochs: Any) -> int:
-    """How many steps a fit may take whose batches the program deals."""
-    steps, epochs = _options.limit(task.optimizer, steps, epochs)
-    if epochs is not None:
-        if task.steps_per_epoch is None:
-            raise ValueError("epochs are passes over the data, and a sampler has no end: give steps.")
-        steps = epochs * task.steps_per_epoch
-    assert steps is not None
-    if steps >= 2**31 - 1:
-        raise ValueError(f"the fit would take {steps} steps; expected fewer than 2**31 - 1.")
-    return steps

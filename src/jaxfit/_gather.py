@@ -1,6 +1,6 @@
 """What many fits are made of: which arguments have an axis of fits, one fit as the pattern of all, and their arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,8 @@ from jaxfit import (
 from jaxfit._axes import Dealt
 from jaxfit._drive_many import Many
 from jaxfit._fingerprint import fingerprint
-from jaxfit._fit import step_limit
 from jaxfit._many import Arrays
-from jaxfit._prepare import Prepared, other_data, prepare
+from jaxfit._prepare import Prepared, other_data, prepare, step_limit
 from jaxfit._problem import Batch
 from jaxfit._results import FitResults
 from jaxfit._table import Found
@@ -168,7 +167,7 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
     x, y, count = _axes.data(*data)
     first = next((index for index in range(min(count, _TRIED)) if x.is_finite(index) and y.is_finite(index)), 0)
     if params is None and hasattr(model, "guess"):
-        start = _guesses(model, x, y, count)
+        start = _guesses(model, ((x.at(index, _clean), y.at(index, _clean)) for index in range(count)))
     else:
         start = _axes.params(model, params, (x.at(first, _clean), y.at(first, _clean)), count)
     return build(model, (x, y), start, count, given, options, first=first)
@@ -223,8 +222,7 @@ def _of_lengths(
     """
     count, one = len(sets), (own["x"][0], sets[0])
     if params is None and hasattr(model, "guess"):
-        found = [model.guess(_clean(one_x), _clean(one_y)) for one_x, one_y in zip(own["x"], sets, strict=True)]
-        start = Dealt.each(jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found))
+        start = _guesses(model, ((_clean(one_x), _clean(one_y)) for one_x, one_y in zip(own["x"], sets, strict=True)))
     else:
         start = _axes.params(model, params, one, count)
     given = given | {"key": _axes.keys(given["key"])}
@@ -400,9 +398,9 @@ def _usable(one: np.ndarray) -> np.ndarray:
     return usable if usable.any() else np.ones_like(usable)
 
 
-def _guesses(model: Any, x: Dealt, y: Dealt, count: int) -> Dealt:
-    """The starting values that a model finds in the data of each fit."""
-    found = [model.guess(x.at(index, _clean), y.at(index, _clean)) for index in range(count)]
+def _guesses(model: Any, pairs: Iterable[tuple[Any, Any]]) -> Dealt:
+    """The starting values that a model finds in the data (x, y) of each fit."""
+    found = [model.guess(*pair) for pair in pairs]
     return Dealt.each(jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found))
 
 

@@ -176,14 +176,10 @@ def one(task: Task, plan: Plan, steps: Any, few: Any, state: Any, fresh: Any) ->
         return ends._replace(loss=last.value(params, end), first=problem.value(task.params, begin)), after
     found = jnp.isfinite(terms.loss)  # not so only where not even the start has a loss
     ends = ends._replace(loss=jnp.where(found, terms.loss, jnp.nan), steps=jnp.where(found, ends.steps, 0))
-    held = None
-    if task.bounds is not None:
-        flat, *bounds = (_small.vector(numbers)[0] for numbers in (params, *task.bounds))
-        held = jax.tree.map(_small.is_held, flat, terms.gradient, *bounds)
-    found = _errors.errors(problem, params, data, terms, None if plan.split else optimizer.penalty, plan.absolute)
+    errors = _errors.errors(problem, params, data, terms, None if plan.split else optimizer.penalty, plan.absolute)
     return ends._replace(
-        doubts=jnp.asarray(optimizer.doubts(now.state, held)),
-        errors=found,
+        doubts=jnp.asarray(optimizer.doubts(now.state, errors.held)),
+        errors=errors,
         curvature=terms.curvature,
     ), after
 

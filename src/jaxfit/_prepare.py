@@ -50,7 +50,7 @@ class Prepared(NamedTuple):
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which it runs: 64 bits where it needs them."""
-        return jax.enable_x64(True) if self.wide else contextlib.nullcontext()
+        return _compile.precision(self.wide)
 
 
 def prepare(
@@ -104,8 +104,7 @@ def prepare(
     if network is not None:
         fitted, held, still = _networks.parted(network, chosen, start.tree, stays)
     limits, first = _limits.bounds(bounds, getattr(model, "bounds", None), still, fitted, guessed=guessed)
-    ready = Prepared(None, model, kind, data, start.tree, stays, start.wide, traced)  # type: ignore[arg-type]
-    with ready.precision():
+    with _compile.precision(start.wide):
         batch = None
         if kind == "arrays":
             batch = _samples(data, network and network.batch, loss, sigma, weights, start.wide, batch_size)
@@ -133,13 +132,13 @@ def prepare(
             row_bytes=_networks.block_bytes(network, look) if network and (look or metrics) else 0,
         )
         task = task._replace(problem=_program.at(task, None, *held[:2]))
-        if traced:
-            return ready._replace(task=task)
-        task = task._replace(classes=_classes.check(task, own, network and network.nature))
-        if chosen.in_blocks and batch is not None:
+        if not traced:
+            task = task._replace(classes=_classes.check(task, own, network and network.nature))
+        if not traced and chosen.in_blocks and batch is not None:
             block = _program.blocks(task.problem, task.params, batch, (meaning, network and fingerprint(held)))
             task = task._replace(problem=task.problem._replace(block=block))
-    return ready._replace(task=task, start=start.tree if network else first)
+    begun = start.tree if network else first
+    return Prepared(task, model, kind, data, begun, stays, start.wide, traced)
 
 
 def _samples(data: Any, batch: Batch | None, loss: Callable, sigma: Any, weights: Any, wide: bool, size: Any) -> Batch:
@@ -176,3 +175,16 @@ def guess(model: Any, data: Any, kind: str) -> Any:
         raise TypeError("params is None, and a guess needs data in memory: give params, or data as arrays (x, y).")
     arrays = _inputs.arrays(data, wide=True)
     return model.guess(arrays.x, arrays.y)
+
+
+def step_limit(task: Task, steps: Any, epochs: Any) -> int:
+    """How many steps a fit may take whose batches the program deals."""
+    steps, epochs = _options.limit(task.optimizer, steps, epochs)
+    if epochs is not None:
+        if task.steps_per_epoch is None:
+            raise ValueError("epochs are passes over the data, and a sampler has no end: give steps.")
+        steps = epochs * task.steps_per_epoch
+    assert steps is not None
+    if steps >= 2**31 - 1:
+        raise ValueError(f"the fit would take {steps} steps; expected fewer than 2**31 - 1.")
+    return steps

@@ -233,7 +233,7 @@ class Problem(NamedTuple):
             prediction, column, target = jax.jvp(compared, (flat[index],), (along,), has_aux=True)
             columns.append(column)
         assert prediction is not None
-        places = [(i, j) for i in range(flat.size) for j in range(i + 1)]
+        places = _small.triangle(flat.size)
         if _curvature.is_squared(self.loss):
             both, factor = self._weighed([*columns, prediction - target], batch.weights, mass)
             # One sample has an axis of length 1, which XLA's sums over samples take long to see through.

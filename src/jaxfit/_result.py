@@ -130,7 +130,7 @@ class FitResult(Uncertainty):
 
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which this fit ran: 64 bits where it needed them."""
-        return jax.enable_x64(True) if self._wide else contextlib.nullcontext()
+        return _compile.precision(self._wide)
 
     def plot(self) -> "Figure":
         """Draws the data with the fit, and its residuals with their errors or the loss at every step.

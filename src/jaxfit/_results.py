@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxfit import _checks, _compile, _drive, _inputs, _modules, _program, _report, _wrap
+from jaxfit._fit import fit
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning, Status
 from jaxfit.losses import _curvature
@@ -383,8 +384,6 @@ class FitResults:
 
     def _again(self, task: Any) -> Any:
         """The same fit from other params, some of them fixed."""
-        from jaxfit._fit import fit
-
         data = task.data
         again = functools.partial(
             fit,

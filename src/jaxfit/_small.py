@@ -116,10 +116,11 @@ class Triangle(Apart):
 
     def places(self) -> list[tuple[int, int]]:
         """Row and column of each number."""
-        return _places(next(p for p in range(1, len(self.numbers) + 1) if p * (p + 1) // 2 == len(self.numbers)))
+        return triangle(next(p for p in range(1, len(self.numbers) + 1) if p * (p + 1) // 2 == len(self.numbers)))
 
 
-def _places(size: int) -> list[tuple[int, int]]:
+def triangle(size: int) -> list[tuple[int, int]]:
+    """Row and column of each number of a `Triangle` of so many rows."""
     return [(i, j) for i in range(size) for j in range(i + 1)]
 
 
@@ -140,7 +141,7 @@ def vector(params: Any) -> tuple[Any, Callable]:
 def square(vector: Any, number: float) -> Any:
     """A symmetric matrix for a vector, all of whose entries are this number."""
     if isinstance(vector, Apart):
-        return Triangle(jnp.full_like(vector[i], number) for i, _ in _places(vector.size))
+        return Triangle(jnp.full_like(vector[i], number) for i, _ in triangle(vector.size))
     return jnp.full((vector.size, vector.size), number, vector.dtype)
 
 
@@ -254,7 +255,7 @@ def gram(rows: Any) -> Any:
     size = len(rows)
     if size > _WRITTEN_OUT and not isinstance(rows, list):
         return rows @ rows.T
-    sums = Triangle(jnp.sum(rows[i] * rows[j]) for i, j in _places(size))
+    sums = Triangle(jnp.sum(rows[i] * rows[j]) for i, j in triangle(size))
     return sums if isinstance(rows, list) else dense(sums)
 
 

@@ -217,11 +217,11 @@ class TestStream:
         assert len(result.history["loss"]) == result.steps == 2
         assert np.isfinite(result.loss)
 
-    def test_a_bad_batch_is_named(self):
-        with pytest.raises(ValueError, match=r"y of batch 1: .*nan at \[2\]"):
-            fit(line, [self.batches[0], (X[:3], np.array([0, 1, np.nan]))], START)
-        with pytest.raises(TypeError, match=r"batch 1 of the data is float32\[23\]; expected a pair"):
-            fit(line, [self.batches[0], X], START)
+    def test_a_bad_first_batch_is_refused(self):
+        with pytest.raises(ValueError, match=r"y of batch 0: .*nan at \[2\]"):
+            fit(line, [(X[:3], np.array([0, 1, np.nan])), self.batches[0]], START)
+        with pytest.raises(TypeError, match=r"batch 0 of the data is float32\[23\]; expected a pair"):
+            fit(line, [X, self.batches[0]], START)
 
 
 class TestHistory:

@@ -951,7 +951,7 @@ OUT_OF_RANGE = r"the label {} at \[{}\], 1 of {} out of range; the model predict
         ({"data": (X, WRONG_LABELS), "batch_size": 4}, "y has " + OUT_OF_RANGE.format(3, 5, 12)),
         ({"data": (X, LABELS - 1)}, r"y has the label -1 at \[0\], 4 of 12 out of range"),
         ({"validation": (X[:6], WRONG_LABELS[:6])}, "y of validation has " + OUT_OF_RANGE.format(3, 5, 6)),
-        ({"data": [(X, LABELS), (X[:8], WRONG_LABELS[:8])]}, "y of batch 1 has " + OUT_OF_RANGE.format(3, 5, 8)),
+        ({"data": [(X[:8], WRONG_LABELS[:8]), (X, LABELS)]}, "y of batch 0 has " + OUT_OF_RANGE.format(3, 5, 8)),
         ({"data": (X, WRONG_LABELS), "loss": losses.nll, "model": classifier([nn.LogSoftmax()])}, "y has the label 3"),
         (
             {

@@ -36,10 +36,13 @@ def test_public_names():
         "Status",
         "TracedResult",
         "bootstrap",
+        "callbacks",
         "curve_fit",
+        "data",
         "ensemble",
         "fit",
         "fit_many",
+        "load",
         "losses",
         "metrics",
         "models",
@@ -47,12 +50,13 @@ def test_public_names():
         "nn",
         "optimizers",
         "plotting",
+        "save",
         "sweep",
     ]
     assert jf.losses.__all__ == LOSSES
     for name in jf.__all__:
         assert getattr(jf, name).__doc__
-    for module in (jf, jf.losses, jf.metrics, jf.models, jf.nn, jf.optimizers):
+    for module in (jf, jf.callbacks, jf.data, jf.losses, jf.metrics, jf.models, jf.nn, jf.optimizers):
         assert set(module.__all__) <= set(dir(module))
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         _ = jf.fitt

@@ -10,10 +10,11 @@ from jaxfit._status import FitWarning, Status
 from jaxfit._traced import TracedResult
 
 if TYPE_CHECKING:
-    from jaxfit import metrics, models, nn, plotting
+    from jaxfit import callbacks, data, metrics, models, nn, plotting
     from jaxfit._curve_fit import curve_fit
     from jaxfit._fit_many import fit_many
     from jaxfit._results import FitResults
+    from jaxfit._saved import load, save
     from jaxfit._studies import bootstrap, ensemble, multistart, sweep
 
 __version__ = "0.1.0"
@@ -25,10 +26,13 @@ __all__ = [
     "Status",
     "TracedResult",
     "bootstrap",
+    "callbacks",
     "curve_fit",
+    "data",
     "ensemble",
     "fit",
     "fit_many",
+    "load",
     "losses",
     "metrics",
     "models",
@@ -36,6 +40,7 @@ __all__ = [
     "nn",
     "optimizers",
     "plotting",
+    "save",
     "sweep",
 ]
 
@@ -45,14 +50,18 @@ __getattr__, __dir__ = attach(
     {
         "FitResults": "_results",
         "bootstrap": "_studies",
+        "callbacks": "callbacks",
         "curve_fit": "_curve_fit",
+        "data": "data",
         "ensemble": "_studies",
         "fit_many": "_fit_many",
+        "load": "_saved",
         "metrics": "metrics",
         "models": "models",
         "multistart": "_studies",
         "nn": "nn",
         "plotting": "plotting",
+        "save": "_saved",
         "sweep": "_studies",
     },
 )

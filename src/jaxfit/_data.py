@@ -132,6 +132,37 @@ class Minibatches:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Group:
+    """Batches that came from outside one after another, for the steps from `first` on.
+
+    Attributes:
+        data: The samples of all batches, in their order.
+        first: The number of the step that gets the first batch, an int32 scalar.
+        size: The samples in a batch.
+    """
+
+    data: Batch
+    first: Any
+    size: int = dataclasses.field(metadata={"static": True})
+    smaller = False
+    steps_per_round = None
+
+    def draw(self, key: jax.Array, number: jax.Array) -> None:
+        del key, number
+
+    def batch(self, drawn: None, position: jax.Array) -> Batch:
+        del drawn
+        if _rows(self.data) == self.size:
+            return self.data
+        start = (position - self.first) * self.size
+        return jax.tree.map(lambda rows: lax.dynamic_slice_in_dim(rows, start, self.size), self.data)
+
+    def last(self, drawn: None) -> Batch:
+        raise NotImplementedError  # all its batches have one size
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Samples:
     """A fresh batch at every step from a function `key -> (x, y)`, which is given `fold_in(key, step)`.
 

@@ -1,12 +1,12 @@
 """`fit`: checks what it was given, lets the loop run as one compiled program, and wraps what came out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import optax
 
-from jaxfit import _drive, _options, _traced, _wrap, losses
+from jaxfit import _launch, _traced, _wrap, losses
 from jaxfit._prepare import prepare, step_limit
 from jaxfit._result import FitResult
 from jaxfit.optimizers import Optimizer
@@ -33,11 +33,15 @@ def fit(
     record: tuple[str, ...] = (),
     compute_dtype: Any = None,
     key: Any = 0,
+    callbacks: Iterable[Any] = (),
+    progress: bool | None = None,
+    on_nonfinite: str = "stop",
 ) -> FitResult:
     """Fits a model to data: finds the params that make the loss small.
 
-    The whole fit is one compiled program. A second fit of the same model with other data of the same shapes, another
-    key or other hyperparameters compiles nothing.
+    The whole fit is one compiled program; a long one, and one that callbacks watch, runs in chunks of compiled steps.
+    A second fit of the same model with other data of the same shapes, another key or other hyperparameters compiles
+    nothing.
 
     Args:
         model: A pure function `model(params, x) -> prediction`, written with `jax.numpy`; or a module, a
@@ -49,7 +53,8 @@ def fit(
             - a tuple `(x, y)`: arrays, or pytrees of arrays, with one row per sample: [n, ...];
             - a sampler, a function `key -> (x, y)` that draws a fresh batch at every step; step i gets
               `jax.random.fold_in(key, i)`;
-            - an iterable of batches `(x, y)`; it is started anew for each epoch.
+            - an iterable of batches `(x, y)`, such as a list, `jaxfit.data.from_files`, torch's DataLoader or grain's:
+              it is started anew for each epoch, and the next batches are fetched while the device computes.
         params: The starting values: a float, or a pytree of floats and float arrays. Their precision is that of the
             fit: NumPy float64 fits in float64, whatever JAX is set to, and gives NumPy float64 back. Python floats
             take the precision of arrays (x, y), and are float32 with a sampler or a stream. A second-order optimizer
@@ -87,6 +92,14 @@ def fit(
         compute_dtype: The precision that a first-order optimizer's steps compute the model and its gradient in, such as
             `jnp.bfloat16`; params, loss, validation and predictions keep that of the params.
         key: An int or a JAX key. All randomness of the fit comes from it.
+        callbacks: Who watches the run, and may end it: those of `jaxfit.callbacks`, or functions of a `Seen`.
+        progress: Whether a bar on stderr shows how far the run is; None for a run that will be long, where somebody
+            sits at a terminal or a notebook.
+        on_nonfinite: What to do at a step whose loss or gradient is NaN or infinite: "stop" there; or "skip" its
+            update and go on, for batches of which some are bad (the message counts them).
+
+    In chunks, or with a stream, Ctrl-C and SIGTERM end the run after the steps under way: its result is that of the
+    steps taken, with the status `interrupted`. A second Ctrl-C acts at once.
 
     Returns:
         A `FitResult`: params, status, history, and what can be asked of them. Inside a function that JAX transforms
@@ -100,8 +113,8 @@ def fit(
 
     Warns:
         FitWarning: The fit ended in a way that its user should know of: it diverged, its loss turned NaN or infinite,
-            it reached its limit of steps, in which cases the result holds the last params whose loss is finite; or the
-            data do not determine some of the params, which it names.
+            it reached its limit of steps, was interrupted, or a batch could not be had, in which cases the result holds
+            the last params whose loss is finite; or the data do not determine some of the params, which it names.
 
     Example:
         >>> import jax.numpy as jnp
@@ -133,16 +146,13 @@ def fit(
         record=record,
         compute_dtype=compute_dtype,
         key=key,
+        on_nonfinite=on_nonfinite,
     )
     task = ready.task
     with ready.precision():
         if ready.traced:
             return cast("FitResult", _traced.fit(task, step_limit(task, steps, epochs), absolute_sigma))
-        if ready.kind == "stream":
-            limit = _options.limit(task.optimizer, steps, epochs)
-            ended = _drive.stream(task, ready.data, *limit, ready.wide)
-        else:
-            ended = _drive.in_memory(task, step_limit(task, steps, epochs))
+        ended = _launch.launch(ready, steps, epochs, callbacks, progress)
     again = functools.partial(
         fit, ready.model, ready.data, loss=loss, optimizer=task.optimizer, sigma=sigma, absolute_sigma=absolute_sigma,
         weights=weights, bounds=bounds,
@@ -154,5 +164,5 @@ def fit(
         absolute_sigma,
         ready.start,
         ready.stays,
-        lambda at, fixed: again(at, fixed=fixed),
+        None if ready.kind == "stream" else lambda at, fixed: again(at, fixed=fixed),
     )

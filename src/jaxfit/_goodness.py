@@ -134,8 +134,7 @@ class Goodness:
 
         Source: Theil, "Economic forecasts and policy" (1961).
         """
-        freedom, batch = self._freedom("adjusted_r_squared"), self._batch
-        assert batch is not None
+        freedom, batch = self._freedom("adjusted_r_squared"), self._whole("adjusted_r_squared")
         means = sum((2 if np.iscomplexobj(leaf) else 1) * leaf[0].size for leaf in jax.tree.leaves(batch.y))
         return 1 - (1 - self.r_squared) * (self._known("").observations - means) / freedom
 
@@ -160,10 +159,8 @@ class Goodness:
                     "log_likelihood, aic nor bic."
                 )
             return evidence.log_likelihood()
-        batch = self._batch
-        assert batch is not None
         total = 0.0
-        for y, precision in self._precisions():
+        for y, precision in self._precisions() if self._batch is not None or self._own_weight is not None else ():
             parts = 2 if np.iscomplexobj(y) else 1  # each with this precision
             total += parts * float(np.log(precision[precision > 0]).sum())
         return evidence.log_likelihood(total)
@@ -210,6 +207,10 @@ class Goodness:
         """The evidence; ValueError where there is none."""
         if self.evidence is None:
             name = type(self.optimizer).__name__
+            if name == "LevenbergMarquardt":  # the loss is a robust one
+                raise ValueError(
+                    f"{what} of a fit by {self._loss_name} needs the data in memory; this fit saw a stream of batches."
+                )
             raise ValueError(
                 f"{name} knows no curvature, and so it has no {what}; fit by LevenbergMarquardt() to have it."
             )
@@ -244,11 +245,20 @@ class Goodness:
             )
         return evidence.degrees_of_freedom
 
+    def _whole(self, what: str) -> "Batch":
+        """The data; raises where the fit never had them all at once."""
+        if self._batch is None:
+            raise ValueError(f"{what} needs the data in memory; this fit saw a stream of batches.")
+        return self._batch
+
+    @property
+    def _own_weight(self) -> Any:
+        """The weights that the loss itself has; None for none."""
+        return _checks.unwrapped(self.loss_function)[1].get("weight")
+
     def _precisions(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Each array of y, with what its squared residuals count in chi squared: w, of the same shape."""
-        batch = self._batch
-        assert batch is not None  # a fit with evidence had its data at hand
-        options = _checks.unwrapped(self.loss_function)[1]
+        batch, own = self._whole("this"), self._own_weight
         leaves = jax.tree.leaves(batch.y)
         sigmas = jax.tree.leaves(batch.sigma)
         sigmas = sigmas * len(leaves) if len(sigmas) == 1 else sigmas or [1.0] * len(leaves)
@@ -257,8 +267,8 @@ class Goodness:
             precision = np.ones(y.shape) / np.asarray(sigma, float) ** 2
             if batch.weights is not None:
                 precision *= per_row(np.asarray(batch.weights, float), precision)
-            if options.get("weight") is not None:  # the loss's own
-                precision *= np.broadcast_to(np.asarray(options["weight"], float), precision.shape)
+            if own is not None:
+                precision *= np.broadcast_to(np.asarray(own, float), precision.shape)
             yield y, precision
 
     def _scatter(self) -> float:

@@ -69,6 +69,7 @@ def run(
     evaluate: Callable[[State], dict[str, jax.Array]] | None = None,
     epoch_capacity: int = 0,
     careful: bool = False,
+    skip: bool = False,
     few: Any = 0,
 ) -> Progress:
     """Takes steps from `span.start` until `span.stop`, convergence or a loss that is not finite.
@@ -89,6 +90,7 @@ def run(
         epoch_capacity: Rows of the epochs' history.
         careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
             Its norm is then recorded.
+        skip: Whether a step whose loss (or gradient, if careful) is not finite is left out, and the run goes on.
         few: Under `vmap`, how many of the fits may be left running at the end, for the caller to gather up.
 
     Returns:
@@ -116,14 +118,15 @@ def run(
             info = info._replace(loss=loss)
         after = after._replace(params=problem.within(after.params))
         sound = jnp.isfinite(info.loss) & (jnp.isfinite(info.gradient_norm) if careful else True)
-        going = now.running & sound & ~jnp.asarray(info.converged) & (now.step < span.stop)
+        due = now.running & ~jnp.asarray(info.converged) & (now.step < span.stop)
+        going = due & sound
         row = {name: now.state.params if name == "params" else getattr(info, name) for name in record}
         return Progress(
             step=now.step + 1,
             seen=now.seen + now.running,
             # A step that starts from what is not finite, or from the last row, is not taken.
             state=after if unguarded else jax.tree.map(functools.partial(lax.select, going), after, now.state),
-            running=going if record else going & (now.step + 1 < span.rows),
+            running=(due if skip else going) & (True if record else now.step + 1 < span.rows),
             converged=now.converged if record else now.converged | (now.running & sound & info.converged),
             history=_write(now.history, now.step - span.start, row),
             epochs=now.epochs,

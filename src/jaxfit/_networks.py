@@ -1,8 +1,6 @@
 """What `fit` does first where the model is a flax module: finds out what it is called with, and parts its params."""
 
-import itertools
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +8,7 @@ import jax.numpy as jnp
 from jax import random
 
 from jaxfit import _checks, _forward, _inputs, _model, _modules, _options
+from jaxfit._batches import Batches
 from jaxfit._modules import Network
 from jaxfit._problem import Batch
 from jaxfit._program import Held
@@ -25,7 +24,7 @@ class Prepared(NamedTuple):
     Attributes:
         network: The module as pure functions.
         nature: What its program tells.
-        data: The data; an iterator of batches with the first one put back.
+        data: The data.
         batch: Data that are arrays, checked; None for others.
     """
 
@@ -70,7 +69,7 @@ def prepare(model: Any, params: Any, data: Any, kind: str, batch_size: Any, seed
         sample = _model.traced("the sampler", data, key)
         x, size = sample[0] if isinstance(sample, tuple) and len(sample) == 2 else sample, None
     else:
-        (x, data), size = _first(data), None
+        x, size = _first(data), None
     network = _modules.adapt(model, params, x, seed)
     name = _model.called(model)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size or leaf.shape[0], *leaf.shape[1:]), leaf.dtype), x)
@@ -86,24 +85,12 @@ def prepare(model: Any, params: Any, data: Any, kind: str, batch_size: Any, seed
     return Prepared(network, nature, data, batch)
 
 
-class _Peeked:
-    """An iterable of batches whose first pass has begun; nothing of it is lost."""
-
-    def __init__(self, data: Any, first: Any, rest: Iterator):
-        self._data, self._begun = data, itertools.chain([first], rest)
-
-    def __iter__(self) -> Iterator:
-        begun, self._begun = self._begun, None
-        return iter(self._data) if begun is None else begun
-
-
-def _first(data: Any) -> tuple[Any, Any]:
-    """The x of the first batch of an iterable, and the iterable with nothing missing."""
-    batches = iter(data)
-    first = next(batches, None)
+def _first(batches: Batches) -> Any:
+    """The x of the first batch, which is not taken."""
+    first = batches.peek()
     if not (isinstance(first, (tuple, list)) and len(first) == 2):
-        return jnp.zeros((1, 1)), [] if first is None else [first]  # refused when the batches are dealt
-    return _inputs.arrays(tuple(first), False, name="batch 0").x, _Peeked(data, first, batches)
+        return jnp.zeros((1, 1))  # refused when the batches are dealt
+    return _inputs.arrays(tuple(first), False, name="batch 0").x
 
 
 def parted(prepared: Prepared, optimizer: Optimizer, params: Any, stays: Any) -> tuple[Any, Held, Any]:

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxfit import _checks, _model, losses, optimizers
 from jaxfit._problem import Batch
 from jaxfit.losses import _curvature
-from jaxfit.optimizers import Optax, Optimizer
+from jaxfit.optimizers import LevenbergMarquardt, Optax, Optimizer
 
 _FEW = 1_000  # params whose curvature is small enough to be solved with at every step
 _RECORDS = ("loss", "gradient_norm", "params")
@@ -107,7 +107,9 @@ def check_together(kind: str, optimizer: Optimizer, given: dict[str, Any]) -> No
         raise ValueError(f"metrics are computed after every epoch, on data that are in memory: {way_out}.")
     if validation is not None and not isinstance(validation, tuple):
         raise TypeError(f"validation is {_checks.describe(validation)}; expected a tuple (x, y).")
-    if optimizer.needs_full_batch and (kind != "arrays" or given["batch_size"] is not None):
+    if kind == "stream" and isinstance(optimizer, LevenbergMarquardt):
+        optimizer.check_streamed()
+    elif optimizer.needs_full_batch and (kind != "arrays" or given["batch_size"] is not None):
         raise ValueError(
             f"{type(optimizer).__name__} compares the loss of one step with that of the next, so it needs all "
             "the data at every step: give them as arrays (x, y) without batch_size, or take an optimizer such as Adam."
@@ -131,6 +133,17 @@ def record(given: Any) -> tuple[str, ...]:
     for name in given:
         _checks.one_of("fit", "record", name, _RECORDS)
     return tuple(name for name in _RECORDS if name == "loss" or name in given)
+
+
+def skips(given: Any, optimizer: Optimizer) -> bool:
+    """Whether a step whose loss or gradient is not finite is left out."""
+    _checks.one_of("fit", "on_nonfinite", given, ("stop", "skip"))
+    if given == "skip" and optimizer.needs_full_batch:
+        raise ValueError(
+            f'on_nonfinite="skip" is for batches of which some are bad; {type(optimizer).__name__} sees the same data '
+            "at every step: leave it out, and mend the data."
+        )
+    return given == "skip"
 
 
 def sums(loss: Callable) -> bool:

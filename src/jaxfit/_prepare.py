@@ -19,6 +19,7 @@ from jaxfit import (
     _program,
     _traced,
 )
+from jaxfit._batches import Batches
 from jaxfit._fingerprint import fingerprint
 from jaxfit._problem import Batch, Problem
 from jaxfit._program import Held, Task
@@ -71,10 +72,13 @@ def prepare(
     record: tuple[str, ...] = (),
     compute_dtype: Any = None,
     key: Any = 0,
+    on_nonfinite: str = "stop",
 ) -> Prepared:
     """Checks the arguments of `fit`, which tells what they mean and what is raised, and builds its task."""
     _options.check_functions(model, loss, metrics)
     kind = _options.kind(data)
+    if kind == "stream":
+        data = Batches(data)
     if not isinstance(shuffle, bool):
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
     seed = _inputs.seed(key)
@@ -93,12 +97,15 @@ def prepare(
     given |= {"validation": validation, "metrics": metrics, "compute_dtype": compute_dtype}
     _options.check_together(kind, chosen, given)
     chosen.check_loss(loss)
+    skips = _options.skips(on_nonfinite, chosen)
     arrays = (data if kind == "arrays" else None), params, sigma, weights, bounds, chosen, key
     traced = _traced.is_traced(*arrays, loss, *([network.carried] if network else [model]))
     if traced and kind == "stream":
         raise TypeError("an iterable of batches cannot be run inside jit, vmap or grad; give data as arrays (x, y).")
     widen = chosen.is_second_order and (network is None or _compile.setting("jax_enable_x64"))
-    start = _inputs.params(params, data, widen=widen, traced=traced)
+    # What a second-order optimizer streams over tells its precision by its first batch.
+    sample = data.peek() if isinstance(data, Batches) and chosen.is_second_order else data
+    start = _inputs.params(params, tuple(sample) if isinstance(sample, list) else sample, widen=widen, traced=traced)
     stays = _limits.fixed(fixed, start.tree)
     fitted, held, still = start.tree, Held(), stays
     if network is not None:
@@ -129,6 +136,7 @@ def prepare(
             network=network and network.network,
             held=held,
             compute_dtype=dtype,
+            skips=skips,
             row_bytes=_networks.block_bytes(network, look) if network and (look or metrics) else 0,
         )
         task = task._replace(problem=_program.at(task, None, *held[:2]))

@@ -191,7 +191,7 @@ class Problem(NamedTuple):
         Many fits side by side get the samples as the outer axis and the fits as the inner one, in which their numbers
         lie next to each other, whatever the order in which the caller batches them.
         """
-        mass = self._mass(batch)
+        mass = self.mass(batch)
         dealt = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, batch)  # a single sigma is that of all samples
 
         def of_one(flat: _small.Apart, sample: Batch, mass: Any) -> GaussNewton:
@@ -290,14 +290,14 @@ class Problem(NamedTuple):
             diagonal = explicit(prediction, target) * share(prediction)
         return loss, slope, lambda columns: columns * diagonal
 
-    def _mass(self, batch: Batch) -> Any:
+    def mass(self, batch: Batch) -> Any:
         """What all samples of a batch weigh."""
         found = _curvature.mass(self.loss, batch.y, _rows(batch)) if batch.weights is None else jnp.sum(batch.weights)
         return found if isinstance(found, int) else jnp.where(found == 0, 1, found)
 
     def _summed(self, terms: Callable[[Batch, Any], Any], batch: Batch) -> Any:
         """What `terms` gives for all samples: the sum of what it gives for the blocks."""
-        rows, mass = _rows(batch), self._mass(batch)
+        rows, mass = _rows(batch), self.mass(batch)
         if self.block is None or self.block >= rows:
             return terms(batch, mass)
         size = self.block
@@ -318,6 +318,51 @@ class Problem(NamedTuple):
         shapes = jax.eval_shape(terms, batch, mass)
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return lax.fori_loop(0, -(-rows // size), add, zero)
+
+
+class Known(Problem):
+    """A problem whose Gauss–Newton terms have been summed already, over data that were never together: its batch."""
+
+    def value(self, params: Any, batch: Any) -> jax.Array:
+        """The loss."""
+        del params
+        return batch.loss
+
+    def gauss_newton(self, flat: Any, unravel: Callable, batch: Any) -> GaussNewton:
+        """The terms."""
+        del flat, unravel
+        return batch
+
+
+class Totals(NamedTuple):
+    """Gauss–Newton terms summed over batches, with what rounding lost on the way (Neumaier's summation).
+
+    Attributes:
+        terms: The sums, each batch's with the weight of its samples.
+        lost: What is to be added to them.
+        mass: What the samples weigh.
+    """
+
+    terms: GaussNewton
+    lost: GaussNewton
+    mass: jax.Array
+
+    def plus(self, problem: Problem, flat: Any, unravel: Callable, batch: Batch) -> "Totals":
+        """With the terms of one more batch."""
+        mass = jnp.asarray(1 if problem.sums else problem.mass(batch), self.mass.dtype)
+        terms = jax.tree.map(lambda entry: entry * mass, problem.gauss_newton(flat, unravel, batch))
+
+        def lost(total: jax.Array, more: jax.Array) -> jax.Array:
+            together = total + more
+            large = jnp.abs(total) >= jnp.abs(more)
+            return jnp.where(large, (total - together) + more, (more - together) + total)
+
+        rest = jax.tree.map(lambda before, total, more: before + lost(total, more), self.lost, self.terms, terms)
+        return Totals(jax.tree.map(jnp.add, self.terms, terms), rest, self.mass + mass)
+
+    def mean(self, sums: bool) -> GaussNewton:
+        """The terms of all batches together."""
+        return jax.tree.map(lambda total, lost: (total + lost) / (1 if sums else self.mass), self.terms, self.lost)
 
 
 def block_size(params: int, batch: Batch, loss: Callable) -> int | None:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
+from jax import lax, random
 
-from jaxfit import _checks, _compile, _data, _errors, _forward, _loop, _model, _modules, _problem
+from jaxfit import _checks, _compile, _data, _errors, _forward, _loop, _model, _modules, _problem, _small
 from jaxfit._fingerprint import fingerprint
 from jaxfit._modules import Network
-from jaxfit._problem import Batch, Problem
+from jaxfit._problem import Batch, Known, Problem, Totals
 from jaxfit.losses import _curvature
 from jaxfit.optimizers import Optimizer, State
 
@@ -60,6 +60,7 @@ class Task(NamedTuple):
         compute_dtype: What training computes in; None for the precision of the params.
         row_bytes: What the model computes for a sample; 0 where it is given all at once.
         classes: The shape of a prediction [n, classes, ...] whose loss takes labels; None where it takes none.
+        skips: Whether a step whose loss or gradient is not finite is left out.
     """
 
     problem: Problem
@@ -81,6 +82,7 @@ class Task(NamedTuple):
     compute_dtype: Any = None
     row_bytes: int = 0
     classes: tuple[int, ...] | None = None
+    skips: bool = False
 
     @property
     def samples(self) -> int:
@@ -98,6 +100,13 @@ class Task(NamedTuple):
     def looks_back(self) -> bool:
         """Whether something is computed after every epoch."""
         return self.validation is not None or bool(self.metrics)
+
+    @property
+    def looks(self) -> list[str]:
+        """The names of what is computed after every epoch."""
+        if self.validation is None:
+            return list(self.metrics)
+        return [*(f"validation_{name}" for name in self.metrics), "validation_loss"]
 
 
 def whole(
@@ -123,6 +132,7 @@ def whole(
             evaluate=evaluate,
             epoch_capacity=epoch_capacity,
             careful=careful,
+            skip=task.skips,
         )
 
     leaves, tree = _numbers(task.optimizer)
@@ -163,30 +173,86 @@ def inside(
     return _loop.run(task.optimizer, problem, source, state, key, span, capacity=0, record=(), careful=careful, few=few)
 
 
-def begin(task: Task, batch: Batch) -> tuple[State, float]:
-    """The optimizer's state before the first step of a fit whose batches come from outside."""
+def begin(task: Task, batch: Batch | None) -> tuple[State, float]:
+    """The optimizer's state before the first step of a fit that goes on in chunks.
+
+    Args:
+        task: The fit.
+        batch: The first batch, or all the data; None where a sampler draws them.
+    """
 
     def program(leaves, params, held):
-        return _begun(task, tree.unflatten(leaves).init(at(task, None, *held), params), held[0])
+        return _settled(_begun(task, tree.unflatten(leaves).init(at(task, None, *held), params), held[0]))
 
     leaves, tree = _numbers(task.optimizer)
     return _call(task, batch, program, "begin", leaves, task.params, task.held[:2])
 
 
-def advance(task: Task, state: State, batch: Batch, span: _loop.Span) -> tuple[_loop.Progress, float]:
-    """One step on a batch that came from outside, or one look at its loss."""
+def chunk(
+    task: Task, state: State, group: Any, first: Batch | None, span: _loop.Span, capacity: int
+) -> tuple[Any, float]:
+    """Some steps of a fit from a state, on the data of the task or on batches that came from outside.
 
-    def program(leaves, state, bounds, held, batch, seed, span):
+    Args:
+        task: The fit.
+        state: The optimizer's state before the first of the steps.
+        group: A source of batches, or of terms that were summed over them for an optimizer that wants no more; None
+            for the batches that the task deals itself, which may end epochs.
+        first: What a batch is like; None where a sampler draws them.
+        span: Which steps.
+        capacity: Rows of the history.
+    """
+    own = group is None
+    epochs = capacity // task.steps_per_epoch + 1 if own and task.looks_back and task.steps_per_epoch else 0
+
+    def program(leaves, state, bounds, held, data, validation, seed, span):
         key = random.wrap_key_data(seed, impl=task.key_kind)
-        source = _data.Whole(batch)
-        problem = at(task, bounds, *held)
-        return _loop.run(
-            tree.unflatten(leaves), problem, source, state, key, span, capacity=1, record=task.record, careful=True
+        optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
+        problem = Known(*problem) if optimizer.in_blocks and not own else problem
+        source = _source(task, data, key) if own else data
+        evaluate = functools.partial(_evaluate, task, optimizer, held, data, validation) if epochs else None
+        progress = _loop.run(
+            optimizer,
+            problem,
+            source,
+            state,
+            key,
+            span,
+            capacity=capacity,
+            record=task.record,
+            evaluate=evaluate,
+            epoch_capacity=epochs,
+            careful=True,
+            skip=task.skips,
         )
+        return progress._replace(state=_settled(progress.state))
 
     leaves, tree = _numbers(task.optimizer)
-    arguments = (leaves, state, task.bounds, task.held[:2], batch, task.seed, span)
-    return _call(task, batch, program, "advance", *arguments)
+    data = task.data if own else group
+    arguments = (leaves, state, task.bounds, task.held[:2], data, task.validation if own else None, task.seed, span)
+    kind = ("chunk", task.batch_size, task.shuffle, capacity, own)
+    return _call(task, first, program, kind, *arguments, rows=capacity)
+
+
+def add_terms(task: Task, state: State, totals: Totals | None, batch: Batch) -> tuple[Totals, float]:
+    """The Gauss–Newton terms of one more batch at the point where the next step looks, added to those before.
+
+    Args:
+        task: The fit.
+        state: The optimizer's state.
+        totals: The sums; None where this is the first batch.
+        batch: The batch.
+    """
+    if totals is None:
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), task.optimizer.terms(state))
+        assert blank is not None
+        totals = Totals(blank._replace(loss=np.zeros((), blank.gradient.dtype)), blank, np.zeros_like(blank.loss))
+
+    def program(state, held, batch, totals):
+        _, unravel = _small.vector(state.params)
+        return totals.plus(at(task, None, *held), state.inner.trial, unravel, batch)
+
+    return _call(task, batch, program, "add terms", state, task.held[:2], batch, totals)
 
 
 def look(task: Task, params: Any) -> State:
@@ -233,6 +299,15 @@ def at(task: Task, bounds: Any, carried: Any, frozen: Any) -> Problem:
         return prediction, after if changes else ()
 
     return problem._replace(model=model, train=train)
+
+
+def _settled(state: State) -> State:
+    """A state whose arrays have the types that they keep, so that one which was stored runs by the same program."""
+
+    def settled(leaf: Any) -> Any:
+        return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(settled, state)
 
 
 def _begun(task: Task, state: State, carried: Any) -> State:
@@ -318,7 +393,7 @@ def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
 
 def program_key(task: Task, kind: Hashable) -> tuple[Hashable, ...]:
     """All that decides what a program of a task computes, beside shapes."""
-    flags = task.problem.draws, task.held.changes, task.row_bytes
+    flags = task.problem.draws, task.held.changes, task.row_bytes, task.skips
     return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind, flags)
 
 

@@ -196,7 +196,7 @@ def _goodness(result: "FitResult") -> list[tuple[str, ...]]:
         rows += _sigma(result)
         if freedom <= 0:
             return rows  # curves through all their points: nothing is left to judge them by
-        if np.isfinite(result.r_squared):
+        if result._batch is not None and np.isfinite(result.r_squared):
             rows.append(("R squared", f"{_share(result.r_squared)}, adjusted {_share(result.adjusted_r_squared)}"))
     elif not result._is_likelihood:
         return [("sigma", f"found in the residuals, as {result._loss_name} weighs them")]
@@ -210,13 +210,12 @@ def _sigma(result: "FitResult") -> list[tuple[str, ...]]:
     """Where the standard deviation of y comes from, on which all standard errors rest."""
     evidence, batch = result.evidence, result._batch
     assert evidence is not None
-    assert batch is not None
     if evidence.absolute:
         return [("sigma", "absolute: standard errors rest on it as it was given")]
     if evidence.degrees_of_freedom <= 0:
         return []
     found = f"{evidence.variance**0.5:.4g}"
-    if batch.sigma is None:
+    if batch is None or batch.sigma is None:
         return [("sigma", f"{found} in the units of y, found in the residuals")]
     return [("sigma", f"{found} times what was given, found in the residuals")]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _compile, _drive, _inputs, _modules, _program, _report, _wrap
+from jaxfit import _checks, _compile, _ended, _inputs, _modules, _program, _report, _wrap
 from jaxfit._fit import fit
 from jaxfit._result import FitResult
 from jaxfit._status import FitWarning, Status
@@ -356,7 +356,7 @@ class FitResults:
             carried = jax.tree.map(lambda leaf: leaf[index], found.carried) if task.held.changes else state.carried
             state = state._replace(carried=carried)
             seconds = found.run_seconds / len(self)
-            ended = _drive.Ended(
+            ended = _ended.Ended(
                 state,
                 loss,
                 steps,

@@ -37,6 +37,19 @@ class Status(enum.Enum):
         "Look for a logarithm, root, quotient or power that leaves its domain in the model or the loss; jnp.where does "
         "not keep one out of the gradient, which runs through both of its branches.",
     )
+    STOPPED = ("stopped", True, "A callback asked for the end.", "")
+    INTERRUPTED = (
+        "interrupted",
+        False,
+        "The user asked for the end, by Ctrl-C or SIGTERM.",
+        "With a jaxfit.callbacks.Checkpoint, the same call goes on from here.",
+    )
+    DATA_FAILED = (
+        "data_failed",
+        False,
+        "A batch could not be had, or was not like those before.",
+        "The steps before it count; mend the data and start again.",
+    )
     DATA_ENDED = (
         "data_ended",
         False,

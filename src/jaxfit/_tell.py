@@ -1,7 +1,8 @@
-"""How far a long run is, on stderr, where the user asked for it."""
+"""How far a long run is, on stderr, where the user asked for it; with rich."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -18,10 +19,34 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         what: What is counted.
         total: How many of it there are.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+    progress = lively()
+    with progress:
+        task = progress.add_task(what, total=total, shown="")
         yield lambda number: progress.advance(task, number)
+
+
+def lively() -> Any:
+    """A bar of rich's, to be started: what is counted, how many of how many, the time left, and numbers beside it.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    times = TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *times,
+        TextColumn("{task.fields[shown]}"),
+    )
+    return Progress(*columns, console=Console(stderr=True), auto_refresh=False)

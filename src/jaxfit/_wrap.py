@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _drive, _errors, _modules, _program, losses
+from jaxfit import _checks, _drive, _ended, _errors, _modules, _program, losses
 from jaxfit._inference import Evidence, regular_inverse
 from jaxfit._problem import Batch
 from jaxfit._program import Task
@@ -20,12 +20,12 @@ from jaxfit.losses import _curvature
 
 def wrap(
     task: Task,
-    ended: _drive.Ended,
+    ended: _ended.Ended,
     wide: bool,
     absolute_sigma: bool,
     start: Any,
     fixed: Any,
-    again: Callable[[Any, Any], FitResult],
+    again: Callable[[Any, Any], FitResult] | None,
 ) -> FitResult:
     """The result of a fit; warns where it ended in a way that its user should know of.
 
@@ -36,7 +36,7 @@ def wrap(
         absolute_sigma: Whether sigma is known in absolute terms.
         start: All params that it started from.
         fixed: Which of them stayed, or None.
-        again: The same fit from other params, some of them fixed.
+        again: The same fit from other params, some of them fixed; None where the data cannot be had again.
     """
     status, message = ended.verdict(task.optimizer)
     doubt = _doubt(task, ended) if status.ok else ""
@@ -48,13 +48,13 @@ def wrap(
 
 def built(
     task: Task,
-    ended: _drive.Ended,
+    ended: _ended.Ended,
     verdict: tuple[Status, str],
     wide: bool,
     absolute_sigma: bool,
     start: Any,
     fixed: Any,
-    again: Callable[[Any, Any], FitResult],
+    again: Callable[[Any, Any], FitResult] | None,
 ) -> FitResult:
     """The result of a fit whose status and message, the verdict, are known; the other arguments are those of `wrap`."""
     params, function, network = task.optimizer.answer(ended.state), task.problem.model, task.network
@@ -96,7 +96,7 @@ def built(
     )
 
 
-def _doubt(task: Task, ended: _drive.Ended) -> str:
+def _doubt(task: Task, ended: _ended.Ended) -> str:
     """Which params the data do not determine, as a sentence; empty where they determine all, or nobody knows."""
     terms = task.optimizer.terms(ended.state)
     if terms is None:
@@ -134,15 +134,16 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _evidence(task: Task, ended: _drive.Ended, absolute_sigma: bool) -> Evidence | None:
+def _evidence(task: Task, ended: _ended.Ended, absolute_sigma: bool) -> Evidence | None:
     """What an optimizer that knows the curvature can say of the params; None from the others."""
     terms = task.optimizer.terms(ended.state)
-    if terms is None or task.data is None:
+    loss, robust = task.problem.loss, _curvature.is_robust(task.problem.loss)
+    total, observations = ended.total, ended.observations
+    if terms is None or (task.data is None and (total is None or robust)):
         return None
-    loss = task.problem.loss
-    total, observations = _errors.observations(task.problem, task.params, task.data)
-    total = float(total)
-    held, robust = _drive.held(task, ended.state), _curvature.is_robust(loss)
+    if task.data is not None:
+        total, observations = _errors.observations(task.problem, task.params, task.data)
+    total, held = float(total), _drive.held(task, ended.state)
     return Evidence(
         _program.sandwich(task, ended.state.params, held) if robust else np.asarray(terms.curvature) * total,
         int(observations),

@@ -57,7 +57,7 @@ class Damped(NamedTuple):
 class LevenbergMarquardt(Optimizer):
     """Damped Gauss–Newton steps: the method of choice for curves of few params.
 
-    For full-batch data, under losses with a known curvature in the prediction: `mse` (least squares); `huber` and
+    For full-batch data, and for streams, of which each step sums over one pass; under losses with a known curvature in the prediction: `mse` (least squares); `huber` and
     `smooth_l1` (robust fits, by reweighting); `binary_cross_entropy`, `binary_cross_entropy_with_logits`,
     `cross_entropy`, `gaussian_nll`, `multilabel_soft_margin`, `poisson_nll` and `soft_margin` (Fisher scoring). Bounds
     are held at every step. The data are handled in blocks that fit the caches, so memory does not grow with the number
@@ -128,6 +128,14 @@ class LevenbergMarquardt(Optimizer):
     def needs_full_batch(self) -> bool:
         """True: a step is judged by the loss of the step before."""
         return True
+
+    def check_streamed(self) -> None:
+        """Raises ValueError where a step would take more than one pass over data that come as a stream."""
+        if self.acceleration:
+            raise ValueError(
+                "LevenbergMarquardt follows the curvature of the model by a second look at all the data in each step, "
+                "and a stream is gone through once a step: leave acceleration out, or give the data as arrays (x, y)."
+            )
 
     @property
     def keeps_the_best(self) -> bool:

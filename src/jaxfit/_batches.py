@@ -1,0 +1,125 @@
+"""The batches of an iterable, pass after pass, and the place where it stands, so that a later run can go on there."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from jaxfit import _checks
+
+_END = object()
+
+
+class Place(NamedTuple):
+    """Where a stream stands.
+
+    Attributes:
+        epoch: The number of the pass.
+        batch: How many batches of it have been handed out.
+        state: What the iterator of the pass says of itself, as text; None where it says nothing.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    state: str | None = None
+
+
+class Batches:
+    """What an iterable yields, which is started anew for every pass.
+
+    An iterable with `set_epoch` is told the number of the pass before it starts. An iterator with `get_state` and
+    `set_state` can be put where an earlier one stood; others are run through up to there.
+
+    Attributes:
+        source: The iterable.
+        place: Where it stands, behind the batch that was handed out last.
+        tells: Whether the state of the iterator is asked for with every batch.
+    """
+
+    def __init__(self, data: Iterable):
+        self.source = data
+        self._iterator: Iterator | None = None
+        self._peeked: Any = None  # a batch and the place behind it
+        self.place = Place()
+        self.tells = False
+
+    def peek(self) -> Any:
+        """The next batch, which stays the next; None where there is none."""
+        if self._peeked is None:
+            here = self.place
+            self._peeked = self._pulled()
+            self.place = here
+        batch = self._peeked[0]
+        return None if batch is _END else batch
+
+    def next(self) -> Any:
+        """The next batch; None at the end of a pass.
+
+        Raises:
+            StopIteration: No new pass can be had: an iterator is used up.
+            ValueError: There are no batches at all.
+            Exception: Whatever the iterable raises.
+        """
+        if self._peeked is None:
+            batch, place = self._pulled()
+        else:
+            (batch, place), self._peeked = self._peeked, None
+        if batch is not _END:
+            self.place = place
+            return batch
+        if self.place.batch == 0:
+            if self.place.epoch == 0:
+                raise ValueError("data is an iterable without batches; expected at least one pair (x, y).")
+            raise StopIteration
+        self.place, self._iterator = Place(self.place.epoch + 1), None
+        return None
+
+    def _pulled(self) -> tuple[Any, Place]:
+        if self._iterator is None:
+            self._start()
+        assert self._iterator is not None
+        batch = next(self._iterator, _END)
+        epoch, number, _ = self.place
+        return batch, Place(epoch, number + 1, self._state() if batch is not _END else None)
+
+    def _start(self) -> None:
+        if hasattr(self.source, "set_epoch"):
+            self.source.set_epoch(self.place.epoch)
+        self._iterator = iter(self.source)
+
+    def _state(self) -> str | None:
+        if not self.tells or not hasattr(self._iterator, "get_state") or not hasattr(self._iterator, "set_state"):
+            return None
+        state = self._iterator.get_state()
+        if isinstance(state, bytes):
+            return "bytes:" + base64.b64encode(state).decode()
+        try:
+            return "json:" + json.dumps(state)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"get_state() of the data's iterator returns {_checks.describe(state)}; expected bytes, or what JSON "
+                "can hold."
+            ) from error
+
+    def move_to(self, place: Place) -> None:
+        """Goes on from the place where an earlier stream of the same data stood.
+
+        Raises:
+            ValueError: The data end before it.
+        """
+        knows_epochs = hasattr(self.source, "set_epoch")
+        if place.state is not None or (knows_epochs and place.epoch != self.place.epoch):
+            self._iterator, self._peeked, self.place = None, None, Place(place.epoch)
+        if place.state is not None:
+            self._start()
+            kind, _, text = place.state.partition(":")
+            self._iterator.set_state(base64.b64decode(text) if kind == "bytes" else json.loads(text))  # pyright: ignore
+            self.place = place
+        while self.place[:2] != place[:2]:
+            try:
+                self.next()
+            except StopIteration:
+                here = f"after batch {place.batch} of pass {place.epoch}"
+                raise ValueError(
+                    f"the checkpoint stands {here}, and the data end before that; give them anew."
+                ) from None

@@ -1,0 +1,277 @@
+"""Drives a run in chunks of compiled steps, between which the host looks, saves, and may end it."""
+
+import dataclasses
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit import _crew, _program
+from jaxfit._batches import Place
+from jaxfit._crew import Crew, Log, Stand
+from jaxfit._data import Group
+from jaxfit._ended import Ended, gradient_failure, loss_failure
+from jaxfit._feed import Broken, Memory, Passes, PassOver, Piece, Stream
+from jaxfit._feed import Ended as DataEnded
+from jaxfit._loop import Span
+from jaxfit._program import Task
+from jaxfit._status import Status
+from jaxfit.callbacks._base import Outcome
+from jaxfit.optimizers import State
+
+
+class _Taken(NamedTuple):
+    """A piece of a run that has been run.
+
+    Attributes:
+        task: The fit, with the optimizer as it was.
+        state: The state before it.
+        start: The number of its first step.
+        piece: Its data.
+    """
+
+    task: Task
+    state: State
+    start: int
+    piece: Piece
+
+
+class _Run:
+    """A run in chunks, and where it has got to."""
+
+    def __init__(self, task: Task, feed: Memory | Stream | Passes, attempt: int):
+        self.task, self.feed, self.attempt = task, feed, attempt
+        self.compile_seconds = 0.0
+        self.state: Any = self.counted(_program.begin(task, feed.first))
+        self.log, self.place, self.epoch = Log(), feed.place, 0
+        self.log.expect(task.looks)
+        self.is_epoch_end = False
+        self.taken: list[_Taken] = []  # the last two pieces, the newer one last
+        recorded = sum(leaf.nbytes for leaf in jax.tree.leaves(task.params)) if "params" in task.record else 0
+        self.capacity = _crew.capacity(recorded)
+        self.converged = False
+        self.failure: str | None = None
+        self.loss: float | None = None
+
+    def counted(self, called: tuple[Any, float]) -> Any:
+        """What a program gave; its compilation is counted."""
+        self.compile_seconds += called[1]
+        return called[0]
+
+    def stand(self) -> Stand:
+        """Where it stands, for the callbacks."""
+        return Stand(
+            self.log,
+            self.state,
+            self.task.optimizer,
+            self.place,
+            self.epoch,
+            self.attempt,
+            self.is_epoch_end,
+            self.loss,
+            self.converged,
+        )
+
+    def go_on_from(self, saved: _crew.Snapshot) -> None:
+        """Takes the place of an earlier run that was saved."""
+        self.log, self.state, self.loss, self.converged = saved.log, saved.state, saved.loss, saved.converged
+        self.task = self.task._replace(optimizer=saved.optimizer)
+        self.feed.move_to(self.log.steps, saved.place)
+        self.move(saved.place)
+
+    def move(self, place: Place) -> None:
+        """Notes where the data stand, and what that says of the epochs."""
+        per_epoch = self.feed.steps_per_epoch
+        epoch = place.epoch if per_epoch is None else self.log.steps // per_epoch
+        self.is_epoch_end = epoch > 0 and (place.batch == 0 if per_epoch is None else self.log.steps % per_epoch == 0)
+        self.place, self.epoch = place, epoch
+
+    def dispatched(self, task: Task, piece: Piece, state: State, span: tuple[int, int, int]) -> Any:
+        """The program of some steps, running."""
+        numbers, first = Span(*map(np.int32, span)), self.feed.first
+        return self.counted(_program.chunk(task, state, piece.group, first, numbers, self.capacity))
+
+    def begin(self, piece: Piece) -> Any:
+        """Sets the program of a piece running."""
+        start = self.log.steps
+        self.loss, stop = None, start + piece.steps
+        self.taken = [*self.taken[-1:], _Taken(self.task, self.state, start, piece)]
+        return self.dispatched(self.task, piece, self.state, (start, stop, stop))
+
+    def read(self, piece: Piece, progress: Any) -> bool:
+        """Waits for a piece, and notes what it brought; gives whether all its steps were taken."""
+        start, running = self.log.steps, bool(progress.running)
+        count = int(progress.step) - (0 if running else 1) - start
+        names = dict.fromkeys((*self.task.record, "gradient_norm"))
+        self.log.add_steps({name: progress.history[name] for name in names}, count)
+        if progress.epochs:
+            per_epoch = self.feed.steps_per_epoch
+            assert per_epoch is not None
+            self.log.add_epochs(progress.epochs, (start + count) // per_epoch - start // per_epoch)
+        self.state = progress.state
+        self.move(piece.place)
+        if running:
+            return True
+        self.loss, self.converged = float(np.asarray(progress.history["loss"])[count]), bool(progress.converged)
+        if not self.converged:
+            self.fail(self.loss)
+        return False
+
+    def look_back(self, place: Place) -> None:
+        """Notes that a pass over a stream has ended, and what is computed then."""
+        if self.task.looks_back:
+            found = self.counted(_program.evaluate(self.task, self.state))
+            self.log.add_epochs({name: np.asarray(value)[None] for name, value in found.items()}, 1)
+        self.move(place)
+
+    def fail(self, loss: float) -> None:
+        """Ends where the loss, or its gradient, is not finite: at the last params whose loss is."""
+        step = self.log.steps
+        if math.isfinite(loss):
+            self.failure = gradient_failure(loss, step)
+            return
+        losses = self.log.rows()["loss"]
+        self.failure = loss_failure(self.task, losses, loss, step)
+        if step == 0:
+            return
+        self.loss = float(losses[step - 1])
+        taken = next((one for one in reversed(self.taken) if one.start < step), None)
+        if taken is None:  # the first step after a resumption: what was saved is all there is
+            return
+        # Steps are a function of their numbers: run anew, they stop where the loss was still finite.
+        self.state = taken.state
+        if taken.start < step - 1:
+            span = taken.start, step - 1, step - 1
+            self.state = self.dispatched(taken.task, taken.piece, taken.state, span).state
+        self.log.cut(step - 1)
+        self.move(self.place)
+        if self.task.optimizer.averages:
+            self.loss = self.look(taken.piece)[0]
+
+    def look(self, piece: Piece) -> tuple[float, float]:
+        """Loss and gradient's norm at the state's params, on the batch of the next step or, if there is none, the last.
+
+        Args:
+            piece: The data of the next steps or of the last ones.
+        """
+        step, group = self.log.steps, piece.group
+        if isinstance(group, Group):
+            position = min(step - int(group.first), piece.steps - 1)
+            piece = piece._replace(group=dataclasses.replace(group, first=np.int32(step - position)))
+        progress = self.dispatched(self.task, piece, self.state, (step, step, step + 1))
+        loss, norm = (float(np.asarray(progress.history[name])[0]) for name in ("loss", "gradient_norm"))
+        return loss, norm
+
+    def settle(self, piece: Piece) -> None:
+        """Finds the loss of the end, on the data of the next steps or of the last ones."""
+        loss, norm = self.look(piece)
+        self.loss = loss
+        if math.isfinite(loss) and (math.isfinite(norm) or self.task.skips):
+            return
+        if not self.task.skips:
+            self.fail(loss)
+            return
+        found = self.log.rows()["loss"]
+        finite = found[np.isfinite(found)]
+        self.loss = float(finite[-1]) if len(finite) else loss
+
+
+def run(
+    task: Task, feed: Memory | Stream | Passes, crew: Crew, steps: int | None, epochs: int | None = None, attempt: int = 1
+) -> Ended:
+    """Runs a fit until its last step, convergence, failure, or until somebody asks for its end.
+
+    Args:
+        task: The fit.
+        feed: Where its data come from.
+        crew: Who looks on.
+        steps: At most so many steps; None for no limit.
+        epochs: At most so many passes over a stream; None for no limit.
+        attempt: Whether it is the optimizer's first or second try.
+
+    Raises:
+        Exception: What a stream raises before anything has been fitted; later its work so far is the result.
+    """
+    started = time.perf_counter()
+    now = _Run(task, feed, attempt)
+    if attempt == 1:
+        crew.begin(now.state, task.optimizer)
+    saved = crew.resume(attempt)
+    why: tuple[Status, str] | None = None
+    if saved is not None:
+        now.go_on_from(saved)
+        why = None if saved.stop is None else (Status.STOPPED, saved.stop)
+    data_ended, event, piece = False, None, None
+
+    def is_over() -> bool:
+        return now.log.steps == steps or (epochs is not None and now.epoch >= epochs)
+
+    def follow(start: int) -> Any:
+        """What comes next; at the limit, one more batch to look at."""
+        return feed.take(start, max(crew.room(start, steps, feed.steps_per_epoch), 1), now.state)
+
+    while why is None and not is_over():
+        event = follow(now.log.steps) if event is None else event
+        if event is None:
+            why = crew.interrupted(now.log.steps)
+            break
+        if isinstance(event, Broken):
+            if now.log.steps == 0:
+                raise event.error
+            why = Status.DATA_FAILED, f"{event.message} {Status.DATA_FAILED.hint}"
+            break
+        if isinstance(event, DataEnded):
+            data_ended = True
+            break
+        if isinstance(event, Piece):
+            begun, compiling, piece = time.perf_counter(), now.compile_seconds, event
+            progress = now.begin(piece)
+            # While the device computes:
+            event = follow(now.log.steps + piece.steps) if isinstance(feed, Stream) else None
+            if not now.read(piece, progress):
+                break
+            crew.took(piece.steps, time.perf_counter() - begun - (now.compile_seconds - compiling), now.capacity)
+        if isinstance(event, PassOver):
+            now.look_back(event.place)
+            event = None
+        if not is_over():
+            why = crew.visit(now.stand())
+            now.task = now.task._replace(optimizer=crew.optimizer or now.task.optimizer)
+    task.optimizer.check_end(now.state)
+    if now.loss is None:
+        piece = event if isinstance(event, Piece) else piece or feed.sample(now.log.steps)
+        if piece is None:
+            raise KeyboardInterrupt("before the first pass over the data was done")
+        now.settle(piece)
+    rows = now.log.rows()
+    compiling = now.compile_seconds + getattr(feed, "compile_seconds", 0.0)
+    return Ended(
+        state=now.state,
+        loss=now.loss,
+        steps=now.log.steps,
+        history={name: rows[name] for name in task.record},
+        epochs=now.log.looks(),
+        converged=now.converged,
+        failure=now.failure,
+        data_ended=data_ended,
+        compile_seconds=compiling,
+        run_seconds=time.perf_counter() - started - compiling,
+        why=why,
+        skipped=now.log.skipped() if task.skips else 0,
+        stand=now.stand(),
+        total=getattr(feed, "total", None),
+        observations=getattr(feed, "observations", 0),
+    )
+
+
+def closed(task: Task, ended: Ended, crew: Crew) -> Ended:
+    """The end of a run, of which all who look on are told; with the params that they found the best."""
+    crew.visit(ended.stand, ended.why, is_last=True)
+    best = crew.best()
+    if best is not None and best.step < ended.steps:
+        loss = float(ended.history["loss"][best.step])
+        ended = ended._replace(state=best.state, loss=loss, steps=best.step, best=best.step)
+    crew.end(Outcome(*ended.verdict(task.optimizer), ended.loss, ended.steps))
+    return ended

@@ -1,0 +1,373 @@
+"""The callbacks of a run: who is due when, what each is told, and what they ask for."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit import _checks
+from jaxfit._batches import Place
+from jaxfit._interrupt import Asked
+from jaxfit._status import Status
+from jaxfit.callbacks._base import Best, Callback, Outcome, Run, Seen, Stop
+from jaxfit.optimizers import Optimizer, State
+
+_BREATH = 0.2  # seconds between two visits: often enough for a bar that moves and for Ctrl-C
+_FIRST_STEPS = 16  # before anybody knows how long a step takes
+_FASTER = 8  # by how much a chunk may be longer than the one before
+_TABLE_BYTES = 1 << 24  # of a chunk's history
+_MOST_STEPS = 4096
+
+
+class Log:
+    """The history of a run on the host: of every step and of every epoch, in arrays that grow."""
+
+    def __init__(self):
+        self.steps = 0
+        self.epochs = 0
+        self._rows: dict[str, Any] = {}
+        self._looks: dict[str, Any] = {}
+
+    def add_steps(self, rows: dict[str, Any], count: int) -> None:
+        """Appends the first `count` rows of steps."""
+        self._rows = {name: _appended(self._rows.get(name), self.steps, table, count) for name, table in rows.items()}
+        self.steps += count
+
+    def add_epochs(self, looks: dict[str, Any], count: int) -> None:
+        """Appends the first `count` entries of epochs."""
+        if self.epochs == 0:
+            self._looks = {}  # whose shapes were not known
+        self._looks = {
+            name: _appended(self._looks.get(name), self.epochs, table, count) for name, table in looks.items()
+        }
+        self.epochs += count
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Names what will be computed after the epochs."""
+        self._looks = {name: np.zeros(0, np.float32) for name in names}
+
+    def skipped(self) -> int:
+        """How many steps had a loss or a gradient that was not finite."""
+        rows = self.rows()
+        sound = [np.isfinite(rows[name]) for name in ("loss", "gradient_norm") if name in rows]
+        return int((~np.logical_and.reduce(sound)).sum()) if sound else 0
+
+    def rows(self, start: int = 0) -> dict[str, Any]:
+        """What was recorded of the steps from `start` on."""
+        return jax.tree.map(lambda table: table[start : self.steps], self._rows)
+
+    def looks(self, start: int = 0) -> dict[str, np.ndarray]:
+        """What was computed after the epochs from `start` on."""
+        return jax.tree.map(lambda table: table[start : self.epochs], self._looks)
+
+    def cut(self, steps: int) -> None:
+        """Forgets the steps from this number on."""
+        self.steps = min(self.steps, steps)
+
+
+def _appended(table: Any, filled: int, more: Any, count: int) -> Any:
+    def append(rows: Any, entries: Any) -> np.ndarray:
+        entries = np.asarray(entries)[:count]
+        if rows is None or len(rows) < filled + count:
+            grown = np.empty((max(2 * (filled + count), 64), *entries.shape[1:]), entries.dtype)
+            if rows is not None:
+                grown[:filled] = rows[:filled]
+            rows = grown
+        rows[filled : filled + count] = entries
+        return rows
+
+    return (
+        jax.tree.map(lambda entries: append(None, entries), more)
+        if table is None
+        else jax.tree.map(append, table, more)
+    )
+
+
+class Snapshot(NamedTuple):
+    """A run between two steps: all that another process needs to go on with it.
+
+    Attributes:
+        step: The steps taken.
+        attempt: Whether it is the optimizer's first or second try.
+        state: The optimizer's state.
+        optimizer: Who minimises, with its hyperparameters as they are by now.
+        place: Where a stream of batches stands.
+        log: The history.
+        memories: What the callbacks must not forget, by their names.
+        stop: Why a callback had ended the run; None where none had.
+        loss: The loss at the end of the run; None where it was to go on.
+        converged: Whether the optimizer had said so by then.
+    """
+
+    step: int
+    attempt: int
+    state: State
+    optimizer: Optimizer
+    place: Place
+    log: Log
+    memories: dict[str, dict[str, Any]]
+    stop: str | None = None
+    loss: float | None = None
+    converged: bool = False
+
+
+class Stand(NamedTuple):
+    """Where a run stands between two chunks.
+
+    Attributes:
+        log: The history so far.
+        state: The optimizer's state.
+        optimizer: Who minimises.
+        place: Where a stream of batches stands.
+        epoch: How many epochs are finished.
+        attempt: Whether it is the optimizer's first or second try.
+        is_epoch_end: Whether an epoch has just ended.
+        loss: The loss at the end of the run; None before.
+        converged: Whether the optimizer has said so.
+    """
+
+    log: Log
+    state: State
+    optimizer: Optimizer
+    place: Place
+    epoch: int
+    attempt: int
+    is_epoch_end: bool = False
+    loss: float | None = None
+    converged: bool = False
+
+
+class Keeper(Callback):
+    """A callback that keeps snapshots, and can give back the last one."""
+
+    def save(self, snapshot: Snapshot, is_last: bool) -> None:
+        """Keeps a snapshot; one that is to be the last is there when this returns."""
+        raise NotImplementedError
+
+    def load(self, run: Run, state: State, optimizer: Optimizer) -> Snapshot | None:
+        """The last snapshot of this run, whose state is like this one; None where there is none."""
+        raise NotImplementedError
+
+
+class _Function(Callback):
+    """A plain function of a `Seen` as a callback."""
+
+    def __init__(self, function: Callable[[Seen], Any]):
+        self._function = function
+
+    def __call__(self, seen: Seen) -> Any:
+        return self._function(seen)
+
+
+def checked(callbacks: Any) -> list[Callback]:
+    """The callbacks as such; raises TypeError where one is none."""
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {_checks.describe(callbacks)}; expected a list, such as [{callbacks!r}].")
+    found = []
+    for index, callback in enumerate(callbacks):
+        if isinstance(callback, type) or not callable(callback):
+            raise TypeError(
+                f"callbacks[{index}] is {_checks.describe(callback)}; expected a callback such as "
+                "jaxfit.callbacks.Progress(), or a function of what is seen."
+            )
+        found.append(callback if isinstance(callback, Callback) else _Function(callback))
+        every = found[-1].every
+        if every not in (None, "epoch"):
+            _checks.count(f"callbacks[{index}].every", every)
+    return found
+
+
+class Crew:
+    """The callbacks of one run.
+
+    Attributes:
+        saved: The snapshot that the run goes on from; None for a new run.
+        optimizer: Who minimises from now on; None where no callback asked for a change.
+    """
+
+    def __init__(self, callbacks: list[Callback], run: Run, asked: Asked):
+        self._keepers = [callback for callback in callbacks if isinstance(callback, Keeper)]
+        # Keepers come last: what they keep has the others' memories of the same step.
+        self._callbacks = [one for one in callbacks if not isinstance(one, Keeper)] + self._keepers
+        self._run, self._asked = run, asked
+        self._told = [(0, 0)] * len(self._callbacks)
+        self._chunk, self._started = _FIRST_STEPS, time.perf_counter()
+        self._offset = 0  # the steps of an earlier try
+        self.saved: Snapshot | None = None
+        self.optimizer: Optimizer | None = None
+        self.keeps = bool(self._keepers)
+
+    # -- the run's beginning and end --------------------------------------------------------------------------------
+
+    def begin(self, state: State, optimizer: Optimizer) -> None:
+        """Begins the run, or finds out where it goes on from."""
+        for keeper in self._keepers:
+            found = keeper.load(self._run, state, optimizer)
+            if found is not None and (self.saved is None or found.step > self.saved.step):
+                self.saved = found
+        step = 0 if self.saved is None else self.saved.step
+        for name, callback in self._named():
+            callback.begin(self._run._replace(step=step))
+            if self.saved is not None and name in self.saved.memories:
+                callback.recall(self.saved.memories[name])
+
+    def end(self, outcome: Outcome | None) -> None:
+        """Tells all that the run is over; what one of them raises then does not keep the others from it."""
+        failed = None
+        for callback in self._callbacks:
+            try:
+                callback.end(outcome)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None and outcome is not None:
+            raise failed
+
+    def resume(self, attempt: int) -> Snapshot | None:
+        """The snapshot that this try goes on from; None where it starts from its beginning."""
+        found = self.saved
+        if found is None or found.attempt != attempt:
+            return None
+        self._told = [(found.log.steps, found.log.epochs)] * len(self._callbacks)
+        return found
+
+    def try_again(self, at: Stand) -> None:
+        """Another try starts from step 0; its steps are numbered on from those of the one before."""
+        if not self.is_silent(1):
+            self.visit(at)
+        self._offset = at.log.steps
+        self._told = [(0, 0)] * len(self._callbacks)
+
+    def is_silent(self, attempt: int) -> bool:
+        """Whether a later try was saved already, so that this one is only done again to compare the two."""
+        return self.saved is not None and self.saved.attempt > attempt
+
+    # -- between two chunks -----------------------------------------------------------------------------------------
+
+    def room(self, step: int, limit: int | None, per_epoch: int | None) -> int:
+        """How many steps to take before the next visit."""
+        ends = [] if limit is None else [limit]
+        ends.append(step + self._chunk)
+        for callback in self._callbacks:
+            if isinstance(callback.every, int):
+                ends.append(step + callback.every - (step + self._offset) % callback.every)
+            elif callback.every == "epoch" and per_epoch is not None:
+                ends.append(step + per_epoch - step % per_epoch)
+        return max(min(ends) - step, 0)
+
+    def took(self, steps: int, seconds: float, capacity: int) -> None:
+        """Notes how long a chunk took, so that the next one takes about as long as a breath."""
+        most = min(_FASTER * max(steps, 1), capacity)
+        self._chunk = max(1, min(most, int(_BREATH * steps / max(seconds, 1e-9))))
+
+    def visit(self, at: Stand, why: tuple[Status, str] | None = None, is_last: bool = False) -> Any:
+        """Calls those who are due; gives the status to end the run with, and why, or None to go on.
+
+        Args:
+            at: Where the run stands.
+            why: What ended the run, at the last visit, where a callback or the user asked for it.
+            is_last: Whether the run is over, so that all are called.
+        """
+        step = at.log.steps + self._offset
+        seen: dict[tuple[int, int], Seen] = {}
+        self.optimizer = None
+        if self.is_silent(at.attempt):
+            return why
+        for index, callback in enumerate(self._callbacks):
+            every = callback.every
+            on_time = every is None or (at.is_epoch_end if every == "epoch" else step % every == 0)
+            if not (on_time or is_last):
+                continue
+            if isinstance(callback, Keeper):
+                callback.save(self._snapshot(at, why), is_last)
+                continue
+            told = self._told[index]
+            if told not in seen:
+                seen[told] = self._seen(at, told, is_last)
+            self._told[index] = at.log.steps, at.log.epochs
+            reason = self._answer(callback, callback(seen[told]))
+            if reason is not None and why is None:
+                why = Status.STOPPED, f"Stopped after step {step}: {reason}"
+        if self._asked.by is not None and why is None:
+            why = self.interrupted(at.log.steps)
+        return why
+
+    def interrupted(self, step: int) -> tuple[Status, str]:
+        """What to say where the user asked for the end."""
+        step += self._offset
+        return Status.INTERRUPTED, f"Interrupted by {self._asked.by} after step {step}. {Status.INTERRUPTED.hint}"
+
+    def _seen(self, at: Stand, told: tuple[int, int], is_last: bool) -> Seen:
+        return Seen(
+            step=at.log.steps + self._offset,
+            epoch=at.epoch,
+            history=at.log.rows(told[0]),
+            epoch_history=at.log.looks(told[1]),
+            optimizer=at.optimizer,
+            state=at.state,
+            seconds=time.perf_counter() - self._started,
+            run=self._run,
+            is_epoch_end=at.is_epoch_end,
+            is_last=is_last,
+        )
+
+    def _answer(self, callback: Callback, answer: Any) -> str | None:
+        """Why a callback wants to end the run, by what it returned; None where it does not."""
+        if isinstance(answer, Optimizer):
+            current = self.optimizer or self._run.optimizer
+            if jax.tree.structure(answer) != jax.tree.structure(current):
+                raise TypeError(
+                    f"{type(callback).__name__} returned {answer!r}; expected {current!r} with other numbers: an "
+                    "optimizer of another structure has another state."
+                )
+            self.optimizer = answer
+            return None
+        if answer is None or answer is False:
+            return None
+        if answer is True:
+            return f"{type(callback).__name__} asked for it."
+        if isinstance(answer, (str, Stop)):
+            return answer if isinstance(answer, str) else answer.reason
+        raise TypeError(
+            f"{type(callback).__name__} returned {_checks.describe(answer)}; expected None to go on, a Stop with its "
+            "reason (or True) to end, or an optimizer to go on with."
+        )
+
+    def _snapshot(self, at: Stand, why: Any) -> Snapshot:
+        memories = {name: callback.memory() for name, callback in self._named()}
+        return Snapshot(
+            step=at.log.steps + self._offset,
+            attempt=at.attempt,
+            state=at.state,
+            optimizer=self.optimizer or at.optimizer,
+            place=at.place,
+            log=at.log,
+            memories={name: memory for name, memory in memories.items() if memory},
+            stop=why[1] if why is not None and why[0] is Status.STOPPED else None,
+            loss=at.loss,
+            converged=at.converged,
+        )
+
+    def _named(self) -> list[tuple[str, Callback]]:
+        """The callbacks with names that they have in the next process too: their class and how many there were."""
+        counts: dict[str, int] = {}
+        named = []
+        for callback in self._callbacks:
+            kind = type(callback).__name__
+            counts[kind] = counts.get(kind, 0) + 1
+            named.append((f"{kind} {counts[kind]}", callback))
+        return named
+
+    def best(self) -> Best | None:
+        """Where the params of the result come from; None for the end of the run."""
+        found = next((best for callback in self._callbacks if (best := callback.best()) is not None), None)
+        if found is None or found.step < self._offset:
+            return None
+        return found._replace(step=found.step - self._offset)
+
+
+def capacity(row_bytes: int) -> int:
+    """Rows of a chunk's history."""
+    rows = min(_TABLE_BYTES // max(row_bytes, 1), _MOST_STEPS)
+    return 1 << max(rows.bit_length() - 1, 4)

@@ -1,0 +1,277 @@
+"""What a run in chunks is fed with: the data that the task holds, or groups of batches that come from outside."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfit import _checks, _classes, _errors, _inputs, _program
+from jaxfit._batches import Batches, Place
+from jaxfit._data import Group, Whole
+from jaxfit._interrupt import Asked
+from jaxfit._problem import Batch
+from jaxfit._program import Task
+from jaxfit.optimizers import State
+
+_GROUP_BYTES = 1 << 20  # of batches that are handed over together: small steps are paid for by the dozen
+_GROUP_MOST = 32
+
+
+class Piece(NamedTuple):
+    """The data of some steps.
+
+    Attributes:
+        group: The batches, or what was summed over them; None for those that the task deals itself.
+        steps: How many there are.
+        place: Where the stream stands behind them.
+    """
+
+    group: Any
+    steps: int
+    place: Place
+
+
+class PassOver(NamedTuple):
+    """A pass over the data is over.
+
+    Attributes:
+        place: Where the stream stands, at the beginning of the next one.
+    """
+
+    place: Place
+
+
+class Ended(NamedTuple):
+    """There are no more batches."""
+
+
+class Broken(NamedTuple):
+    """A batch could not be had.
+
+    Attributes:
+        message: Which, and why.
+        error: What was raised.
+    """
+
+    message: str
+    error: Exception
+
+
+class Memory:
+    """The task's own data, which never end."""
+
+    def __init__(self, task: Task):
+        self.steps_per_epoch = task.steps_per_epoch
+        self.first = task.data
+        self.place = Place()
+
+    def move_to(self, step: int, place: Place) -> None:
+        """The step's number alone says where the data are."""
+
+    def take(self, step: int, most: int, state: State) -> Piece:
+        """The data of the next steps."""
+        del step, state
+        return Piece(None, most, self.place)
+
+    def sample(self, step: int) -> Piece:
+        """Some data to look at where no step was taken."""
+        del step
+        return Piece(None, 1, self.place)
+
+
+class Stream:
+    """Batches from an iterable, checked and in groups.
+
+    Attributes:
+        first: The first batch: all others have its shapes, but for the number of samples.
+        steps_per_epoch: None: nobody knows.
+    """
+
+    steps_per_epoch = None
+
+    def __init__(self, task: Task, batches: Batches, wide: bool):
+        self._task, self._batches, self._wide = task, batches, wide
+        pair = batches.peek()
+        if pair is None:
+            batches.next()  # says that there is nothing
+        self.first = self._checked(pair, 0, 0)
+        self._size = _samples(self.first)
+        self._most = max(1, min(_GROUP_MOST, _GROUP_BYTES // max(_bytes(self.first), 1)))
+        self._waiting: Any = None  # what came after the last group: a batch of another size with its place, or an event
+
+    @property
+    def place(self) -> Place:
+        """Where the stream stands."""
+        return self._batches.place
+
+    def move_to(self, step: int, place: Place) -> None:
+        """Goes on where an earlier run stood."""
+        del step
+        self._batches.move_to(place)
+
+    def take(self, step: int, most: int, state: State) -> Piece | PassOver | Ended | Broken:
+        """The next batches, at most so many: what there is until the pass ends; or what happened in their place."""
+        del state
+        found: list[Batch] = []
+        place = self.place
+        while len(found) < min(most, self._most):
+            event = self.next()
+            if isinstance(event, (PassOver, Ended, Broken)):
+                if not found:
+                    return event
+                self._waiting = event
+                break
+            batch, behind = event
+            odd = _samples(batch) != self._size
+            if odd and found:
+                self._waiting = event
+                break
+            found.append(batch)
+            place = behind
+            if odd:
+                break
+        group = _grouped(found, step, 1 if _samples(found[0]) != self._size else self._most)
+        return Piece(group, len(found), place)
+
+    def sample(self, step: int) -> Piece:
+        """Some data to look at where no step was taken."""
+        return Piece(_grouped([self.first], step, self._most), 1, self.place)
+
+    def next(self) -> Any:
+        """The next batch with the place behind it, or an event."""
+        if self._waiting is not None:
+            event, self._waiting = self._waiting, None
+            return event
+        epoch, number, _ = self.place
+        try:
+            pair = self._batches.next()
+        except StopIteration:
+            return Ended()
+        except Exception as error:
+            what = f"{_named(epoch, number)} could not be had: {type(error).__name__}: {error}"
+            return Broken(what[0].upper() + what[1:], error)
+        if pair is None:
+            return PassOver(self.place)
+        try:
+            return self._checked(pair, epoch, number), self.place
+        except (TypeError, ValueError) as error:
+            return Broken(f"A batch could not be used: {error}", error)
+
+    def _checked(self, pair: Any, epoch: int, number: int) -> Batch:
+        """A batch as arrays."""
+        name = _named(epoch, number)
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise TypeError(
+                f"{name} of the data is {_checks.describe(pair)}; expected a pair (x, y). Data that are "
+                "arrays go in as a tuple (x, y), a function that draws them as key -> (x, y)."
+            )
+        batch = _inputs.arrays(tuple(pair), self._wide, name=name)
+        first = getattr(self, "first", None)
+        if first is not None:
+            _check_alike(name, batch, first)
+        if self._task.classes is not None:
+            _classes.labels(self._task.problem.loss, batch.y, self._task.classes, f"y of {name}")
+        return batch
+
+
+class Passes:
+    """A stream for an optimizer that wants sums over all the data at every step: a step is a pass over it.
+
+    Attributes:
+        first: The first batch.
+        steps_per_epoch: 1.
+        total: By what the loss is multiplied to be the sum of the losses of all samples; None before the first pass.
+        observations: How many of them there are.
+    """
+
+    steps_per_epoch = 1
+
+    def __init__(self, task: Task, batches: Batches, wide: bool, asked: Asked):
+        self._stream, self._asked = Stream(task, batches, wide), asked
+        self.first = self._stream.first
+        size = _program.blocks(task.problem, task.params, self.first, (task.meaning, "stream"))
+        self._task = task._replace(problem=task.problem._replace(block=size))
+        self._piece: Piece | None = None
+        self.total: Any = None
+        self.observations = 0
+        self.compile_seconds = 0.0
+
+    @property
+    def place(self) -> Place:
+        """Where the stream stands."""
+        return self._stream.place
+
+    def move_to(self, step: int, place: Place) -> None:
+        """Goes on where an earlier run stood."""
+        self._stream.move_to(step, place)
+
+    def take(self, step: int, most: int, state: State) -> Piece | Ended | Broken | None:
+        """What is summed over the next pass; None where the user asks for an end before that is done."""
+        del step, most
+        if self._piece is not None and bool(state.inner.done):
+            return self._piece  # the step only says so
+        totals, total, observations = None, 0.0, 0
+        while not isinstance(event := self._stream.next(), PassOver):
+            if isinstance(event, (Ended, Broken)):
+                return event
+            if self._asked.by is not None:
+                return None
+            batch = event[0]
+            totals, seconds = _program.add_terms(self._task, state, totals, batch)
+            self.compile_seconds += seconds
+            if self.total is None:
+                more, count = _errors.observations(self._task.problem, self._task.params, batch)
+                total, observations = total + float(more), observations + int(count)
+        assert totals is not None
+        if self.total is None:
+            self.total, self.observations = (1.0 if self._task.problem.sums else total), observations
+        self._piece = Piece(Whole(totals.mean(self._task.problem.sums)), 1, event.place)
+        return self._piece
+
+    def sample(self, step: int) -> Piece | None:
+        """What was summed last."""
+        del step
+        return self._piece
+
+
+def _named(epoch: int, number: int) -> str:
+    return f"batch {number}" + (f" of pass {epoch}" if epoch else "")
+
+
+def _samples(batch: Batch) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+
+
+def _check_alike(name: str, batch: Batch, first: Batch) -> None:
+    """Raises ValueError where a batch differs from the first one in more than its number of samples."""
+    for letter, part, model in zip("xy", batch, first, strict=False):
+        same = jax.tree.structure(part) == jax.tree.structure(model) and all(
+            leaf.shape[1:] == other.shape[1:] and leaf.dtype == other.dtype
+            for leaf, other in zip(jax.tree.leaves(part), jax.tree.leaves(model), strict=True)
+        )
+        if not same:
+            came, expected = _checks.describe_tree(part), _checks.describe_tree(model)
+            raise ValueError(
+                f"{name}: {letter} is {came}, and {expected} in the first batch; expected the same but for the number "
+                "of samples."
+            )
+
+
+def _grouped(batches: list[Batch], step: int, room: int) -> Group:
+    """Batches of one size as one, in memory of its own: what yields them may use its arrays again."""
+    size = _samples(batches[0])
+
+    def joined(*leaves: Any) -> Any:
+        if room == 1 and isinstance(leaves[0], jax.Array):
+            return leaves[0]
+        rows = np.empty((room * size, *leaves[0].shape[1:]), leaves[0].dtype)
+        for index, leaf in enumerate(leaves):
+            rows[index * size : (index + 1) * size] = leaf
+        return rows
+
+    data = jax.device_put(jax.tree.map(joined, *batches))
+    return Group(data, np.int32(step), size)

@@ -1,0 +1,299 @@
+"""Checkpoints: a run that is killed goes on where it was, and ends as if nothing had happened. Written by orbax."""
+
+import concurrent.futures
+import json
+import logging
+import os
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfit import _checks, _identity
+from jaxfit._batches import Place
+from jaxfit._crew import Keeper, Log, Snapshot
+from jaxfit._status import FitWarning
+from jaxfit.callbacks._base import Outcome, Run
+from jaxfit.optimizers import Optimizer, State
+
+_FORMAT = 1
+_NAME = re.compile(r"(\d+)(-end)?")
+
+
+class Checkpoint(Keeper):
+    """Saves all that a run needs to go on: started again with the same arguments, `fit` resumes it by itself.
+
+    Params, the optimizer's and the model's state, the position in the data, the history, and what other callbacks
+    remember are saved after every so many steps and at the end. A run that is killed, at whatever moment, and started
+    again ends with the same bits as one that was never interrupted. One that had finished gives its result at once;
+    with more steps or epochs it goes on.
+
+    Writing happens beside the run, in a thread of its own, and never twice at a time: what falls due while the last
+    checkpoint is still being written is passed over. A checkpoint that cannot be written, on a full disk, is warned of,
+    and the run goes on. One that was written by half is passed over.
+
+    Args:
+        directory: Where the checkpoints are; made where it does not exist. One directory belongs to one run.
+        every: After how many steps; or "epoch" for after every epoch.
+        keep: How many of the last checkpoints to keep, at least 1.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument is out of range; in a run, the directory has the checkpoints of another model,
+            optimizer or data, and the message names the difference.
+        ImportError: orbax is not installed.
+
+    A stream resumes where it was by the state of its iterator (`get_state` and `set_state`), as those of
+    `jaxfit.data.from_files` and of grain do; another iterable is run through from its beginning, so it must yield the
+    same batches again.
+
+    Source: the files are those of orbax-checkpoint, one folder a checkpoint, that `orbax.checkpoint.v1.load` reads.
+
+    Example:
+        >>> import tempfile
+        >>> import jax.numpy as jnp
+        >>> import jaxfit as jf
+        >>> x = jnp.linspace(0.0, 1.0, 20)
+        >>> line = lambda params, x: params[0] * x + params[1]
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> keep = [jf.callbacks.Checkpoint(folder.name, every=100)]
+        >>> adam = jf.optimizers.Adam(0.1)
+        >>> first = jf.fit(line, (x, 2 * x + 1), jnp.zeros(2), optimizer=adam, steps=200, callbacks=keep)
+        >>> more = jf.fit(line, (x, 2 * x + 1), jnp.zeros(2), optimizer=adam, steps=300, callbacks=keep)
+        >>> len(more.history["loss"])
+        300
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, every: int | str = 1000, keep: int = 2):
+        if not isinstance(directory, (str, os.PathLike)):
+            raise TypeError(f"Checkpoint: directory is {_checks.describe(directory)}; expected a path.")
+        self.directory = Path(directory).absolute()
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ValueError(f"Checkpoint: directory is {str(directory)!r}, which is a file; expected a folder.")
+        self.every = every if every == "epoch" else _checks.count("Checkpoint: every", every)
+        self.keep = _checks.count("Checkpoint: keep", keep)
+        self._identity: dict[str, Any] | None = None
+        self._writer: concurrent.futures.ThreadPoolExecutor | None = None
+        self._writing: concurrent.futures.Future | None = None
+
+    # -- going on ---------------------------------------------------------------------------------------------------
+
+    def load(self, run: Run, state: State, optimizer: Optimizer) -> Snapshot | None:
+        """The newest checkpoint that can be read; None where there is none."""
+        _orbax()
+        self._identity = run.identity()
+        for _, folder in reversed(self._kept()):
+            try:
+                found = _read(folder)
+            except Exception as error:
+                warnings.warn(
+                    f"the checkpoint {folder} cannot be read ({type(error).__name__}: {error}); the one before it is "
+                    "taken.",
+                    FitWarning,
+                    stacklevel=2,
+                )
+                continue
+            return self._checked(found, folder, state, optimizer)
+        return None
+
+    def _checked(self, found: dict[str, Any], folder: Path, state: State, optimizer: Optimizer) -> Snapshot:
+        assert self._identity is not None
+        told = found["told"]
+        if told["format"] > _FORMAT:
+            raise ValueError(f"the checkpoint {folder} was written by a newer jaxfit; expected its format to be known.")
+        differences = _identity.differences(told["identity"], self._identity)
+        if differences:
+            raise ValueError(
+                f"the checkpoints in {str(self.directory)!r} are those of another run: {'; '.join(differences)}. Give "
+                "the arguments of that run to go on with it, or another directory to begin anew."
+            )
+        return _snapshot(told, found, state, optimizer)
+
+    def _kept(self) -> list[tuple[tuple[int, bool], Path]]:
+        """The whole checkpoints, the newest last."""
+        folders = self.directory.iterdir() if self.directory.is_dir() else []
+        named = [(match, folder) for folder in folders if (match := _NAME.fullmatch(folder.name))]
+        return sorted(((int(match[1]), match[2] is not None), folder) for match, folder in named)
+
+    # -- saving -----------------------------------------------------------------------------------------------------
+
+    def save(self, snapshot: Snapshot, is_last: bool) -> None:
+        """Saves beside the run; the last one before this returns."""
+        if self._writing is not None:
+            if not is_last and not self._writing.done():
+                return
+            self._finish()
+        if self._writer is None:
+            self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        tree = self._tree(snapshot)
+        folder = self.directory / (f"{snapshot.step}-end" if is_last else f"{snapshot.step}")
+        self._writing = self._writer.submit(self._write, folder, tree)
+        if is_last:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Waits for what is being written, and warns where that failed."""
+        if self._writing is None:
+            return
+        error, self._writing = self._writing.exception(), None
+        if error is not None:
+            reason = str(error).strip().splitlines()
+            warnings.warn(
+                f"a checkpoint could not be written to {str(self.directory)!r}, and the run goes on without it: "
+                f"{type(error).__name__}: {reason[0] if reason else ''}",
+                FitWarning,
+                stacklevel=2,
+            )
+
+    def _write(self, folder: Path, tree: dict[str, Any]) -> None:
+        """Writes a checkpoint, then drops what is too old; in the writer's thread."""
+        ocp = _orbax()
+        saving = ocp.options.ArrayOptions.Saving(use_ocdbt=False)  # one store for each array: quicker for small ones
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
+                ocp.save(folder, tree, overwrite=True)
+        finally:
+            for path in self.directory.glob(f"{folder.name}*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+        for _, old in self._kept()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _tree(self, snapshot: Snapshot) -> dict[str, Any]:
+        """A snapshot as a pytree of arrays, one of which is all that are not arrays, as JSON."""
+        told = {
+            "format": _FORMAT,
+            "identity": self._identity,
+            "step": snapshot.step,
+            "steps": snapshot.log.steps,
+            "epochs": snapshot.log.epochs,
+            "attempt": snapshot.attempt,
+            "optimizer": [_number(leaf) for leaf in jax.tree.leaves(snapshot.optimizer)],
+            "place": snapshot.place,
+            "stop": snapshot.stop,
+            "loss": snapshot.loss,
+            "converged": snapshot.converged,
+            "memories": {
+                name: {key: value for key, value in memory.items() if not isinstance(value, State)}
+                for name, memory in snapshot.memories.items()
+            },
+        }
+        states = {
+            f"{name}/{key}": _leaves(value)
+            for name, memory in snapshot.memories.items()
+            for key, value in memory.items()
+            if isinstance(value, State)
+        }
+        rows = {name: _leaves(table) for name, table in snapshot.log.rows().items()}
+        looks = {name: _leaves(table) for name, table in snapshot.log.looks().items()}
+        tree = {"state": _leaves(snapshot.state), "rows": rows, "looks": looks, "memories": states}
+        told["shapes"] = jax.tree.map(lambda leaf: [str(leaf.dtype), *leaf.shape], tree)
+        text = json.dumps(told).encode()
+        # No store holds an array without numbers; the shapes tell of those.
+        return {"told": np.frombuffer(text, np.uint8), **_filled(tree)}
+
+    def end(self, outcome: Outcome | None) -> None:
+        """Waits for what is being written."""
+        del outcome
+        if self._writer is not None:
+            self._finish()
+            self._writer.shutdown()
+            self._writer = None
+
+
+def _orbax() -> Any:
+    try:
+        from orbax.checkpoint import v1
+    except ImportError as error:
+        raise ImportError("checkpoints are written by orbax: pip install orbax-checkpoint") from error
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return v1
+
+
+def _leaves(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by their number; random keys as their data."""
+
+    def plain(leaf: Any) -> np.ndarray:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+    return {f"{index:05d}": plain(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _filled(tree: Any) -> Any:
+    """A nested dict without arrays that hold nothing, and without dicts that are empty then."""
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: _filled(value) for key, value in tree.items()}
+    return {key: value for key, value in found.items() if (len(value) if isinstance(value, dict) else value.size)}
+
+
+def _number(leaf: Any) -> float | None:
+    return float(leaf) if _checks.is_number(leaf) else None
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    found = _orbax().load(folder)
+    told = json.loads(np.asarray(found["told"]).tobytes())
+
+    def entries(shapes: Any, stored: Any) -> Any:
+        if isinstance(shapes, list):
+            dtype, *shape = shapes
+            array = np.zeros(shape, jnp.dtype(dtype)) if stored is None else np.asarray(stored)
+            if [str(array.dtype), *array.shape] != shapes:
+                raise ValueError(f"an array is {_checks.describe(array)}; expected {shapes}.")
+            return array
+        return {key: entries(inner, None if stored is None else stored.get(key)) for key, inner in shapes.items()}
+
+    whole = {key: entries(shapes, found.get(key)) for key, shapes in told["shapes"].items()}
+    return {"told": told, **whole}
+
+
+def _snapshot(told: dict[str, Any], found: dict[str, Any], state: State, optimizer: Optimizer) -> Snapshot:
+    log = Log()
+    log.add_steps({name: _unflattened(rows, name, state) for name, rows in found["rows"].items()}, told["steps"])
+    if told["epochs"]:
+        log.add_epochs({name: looks["00000"] for name, looks in found["looks"].items()}, told["epochs"])
+    else:
+        log.expect(found["looks"])
+    leaves, tree = jax.tree.flatten(optimizer)
+    kept = [old if new is None else new for new, old in zip(told["optimizer"], leaves, strict=True)]
+    memories = {name: dict(memory) for name, memory in told["memories"].items()}
+    for path, arrays in found["memories"].items():
+        name, _, key = path.rpartition("/")
+        memories[name][key] = _like(arrays, state)
+    return Snapshot(
+        step=told["step"],
+        attempt=told["attempt"],
+        state=_like(found["state"], state),
+        optimizer=tree.unflatten(kept),
+        place=Place(*told["place"]),
+        log=log,
+        memories=memories,
+        stop=told["stop"],
+        loss=told["loss"],
+        converged=told["converged"],
+    )
+
+
+def _unflattened(rows: dict[str, np.ndarray], name: str, state: State) -> Any:
+    arrays = [rows[key] for key in sorted(rows)]
+    return jax.tree.structure(state.params).unflatten(arrays) if name == "params" else arrays[0]
+
+
+def _like(arrays: dict[str, np.ndarray], state: State) -> State:
+    """A state with these arrays, in the structure of another one."""
+    leaves, tree = jax.tree.flatten(state)
+
+    def again(array: np.ndarray, leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        return jnp.asarray(array)
+
+    return tree.unflatten([again(arrays[key], leaf) for key, leaf in zip(sorted(arrays), leaves, strict=True)])

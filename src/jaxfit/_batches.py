@@ -39,7 +39,7 @@ class Batches:
     def __init__(self, data: Iterable):
         self.source = data
         self._iterator: Iterator | None = None
-        self._peeked: Any = None  # a batch and the place behind it
+        self._peeked: tuple[Any, Place] | None = None
         self.place = Place()
         self.tells = False
 
@@ -52,8 +52,12 @@ class Batches:
         batch = self._peeked[0]
         return None if batch is _END else batch
 
-    def next(self) -> Any:
+    def next(self, most: int = 1) -> Any:
         """The next batch; None at the end of a pass.
+
+        Args:
+            most: So many batches are welcome in one, behind each other, where the iterator has a function
+                `next_batches(most) -> (pair, count)` for that.
 
         Raises:
             StopIteration: No new pass can be had: an iterator is used up.
@@ -61,7 +65,7 @@ class Batches:
             Exception: Whatever the iterable raises.
         """
         if self._peeked is None:
-            batch, place = self._pulled()
+            batch, place = self._pulled(most)
         else:
             (batch, place), self._peeked = self._peeked, None
         if batch is not _END:
@@ -74,13 +78,17 @@ class Batches:
         self.place, self._iterator = Place(self.place.epoch + 1), None
         return None
 
-    def _pulled(self) -> tuple[Any, Place]:
+    def _pulled(self, most: int = 1) -> tuple[Any, Place]:
         if self._iterator is None:
             self._start()
         assert self._iterator is not None
-        batch = next(self._iterator, _END)
+        several = getattr(self._iterator, "next_batches", None)
+        try:
+            batch, count = (next(self._iterator), 1) if several is None else several(most)
+        except StopIteration:
+            return _END, self.place
         epoch, number, _ = self.place
-        return batch, Place(epoch, number + 1, self._state() if batch is not _END else None)
+        return batch, Place(epoch, number + count, self._state())
 
     def _start(self) -> None:
         if hasattr(self.source, "set_epoch"):

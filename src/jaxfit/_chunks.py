@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxfit import _crew, _program
 from jaxfit._batches import Place
+from jaxfit._callback import Outcome
 from jaxfit._crew import Crew, Log, Stand
 from jaxfit._data import Group
 from jaxfit._ended import Ended, gradient_failure, loss_failure
@@ -18,7 +19,6 @@ from jaxfit._feed import Ended as DataEnded
 from jaxfit._loop import Span
 from jaxfit._program import Task
 from jaxfit._status import Status
-from jaxfit.callbacks._base import Outcome
 from jaxfit.optimizers import State
 
 
@@ -42,12 +42,15 @@ class _Run:
     """A run in chunks, and where it has got to."""
 
     def __init__(self, task: Task, feed: Memory | Stream | Passes, attempt: int):
+        # Once, not at every chunk.
+        task = task._replace(data=jax.device_put(task.data), validation=jax.device_put(task.validation))
         self.task, self.feed, self.attempt = task, feed, attempt
         self.compile_seconds = 0.0
         self.state: Any = self.counted(_program.begin(task, feed.first))
         self.log, self.place, self.epoch = Log(), feed.place, 0
         self.log.expect(task.looks)
         self.is_epoch_end = False
+        self.drawn: Any = None  # what the steps of the round that is under way share
         self.taken: list[_Taken] = []  # the last two pieces, the newer one last
         recorded = sum(leaf.nbytes for leaf in jax.tree.leaves(task.params)) if "params" in task.record else 0
         self.capacity = _crew.capacity(recorded)
@@ -91,7 +94,7 @@ class _Run:
     def dispatched(self, task: Task, piece: Piece, state: State, span: tuple[int, int, int]) -> Any:
         """The program of some steps, running."""
         numbers, first = Span(*map(np.int32, span)), self.feed.first
-        return self.counted(_program.chunk(task, state, piece.group, first, numbers, self.capacity))
+        return self.counted(_program.chunk(task, state, piece.group, first, numbers, self.capacity, self.drawn))
 
     def begin(self, piece: Piece) -> Any:
         """Sets the program of a piece running."""
@@ -110,7 +113,7 @@ class _Run:
             per_epoch = self.feed.steps_per_epoch
             assert per_epoch is not None
             self.log.add_epochs(progress.epochs, (start + count) // per_epoch - start // per_epoch)
-        self.state = progress.state
+        self.state, self.drawn = progress.state, progress.drawn
         self.move(piece.place)
         if running:
             return True
@@ -145,8 +148,10 @@ class _Run:
         if taken.start < step - 1:
             span = taken.start, step - 1, step - 1
             self.state = self.dispatched(taken.task, taken.piece, taken.state, span).state
-        self.log.cut(step - 1)
-        self.move(self.place)
+        per_epoch = self.feed.steps_per_epoch
+        epochs = taken.piece.place.epoch if per_epoch is None else (step - 1) // per_epoch
+        self.log.cut(step - 1, epochs)
+        self.move(self.place if per_epoch is not None else taken.piece.place)
         if self.task.optimizer.averages:
             self.loss = self.look(taken.piece)[0]
 
@@ -179,7 +184,12 @@ class _Run:
 
 
 def run(
-    task: Task, feed: Memory | Stream | Passes, crew: Crew, steps: int | None, epochs: int | None = None, attempt: int = 1
+    task: Task,
+    feed: Memory | Stream | Passes,
+    crew: Crew,
+    steps: int | None,
+    epochs: int | None = None,
+    attempt: int = 1,
 ) -> Ended:
     """Runs a fit until its last step, convergence, failure, or until somebody asks for its end.
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxfit import _checks
 from jaxfit._batches import Place
+from jaxfit._callback import Best, Callback, Outcome, Run, Seen, Stop
 from jaxfit._interrupt import Asked
 from jaxfit._status import Status
-from jaxfit.callbacks._base import Best, Callback, Outcome, Run, Seen, Stop
 from jaxfit.optimizers import Optimizer, State
 
 _BREATH = 0.2  # seconds between two visits: often enough for a bar that moves and for Ctrl-C
@@ -62,9 +62,9 @@ class Log:
         """What was computed after the epochs from `start` on."""
         return jax.tree.map(lambda table: table[start : self.epochs], self._looks)
 
-    def cut(self, steps: int) -> None:
-        """Forgets the steps from this number on."""
-        self.steps = min(self.steps, steps)
+    def cut(self, steps: int, epochs: int) -> None:
+        """Forgets the steps and the epochs from these numbers on."""
+        self.steps, self.epochs = min(self.steps, steps), min(self.epochs, epochs)
 
 
 def _appended(table: Any, filled: int, more: Any, count: int) -> Any:

@@ -113,38 +113,66 @@ class Stream:
         """The next batches, at most so many: what there is until the pass ends; or what happened in their place."""
         del state
         found: list[Batch] = []
-        place = self.place
-        while len(found) < min(most, self._most):
-            event = self.next()
+        place, rows, room = self.place, 0, min(most, self._most)
+        while rows < room * self._size:
+            event = self.next(room - rows // self._size)
             if isinstance(event, (PassOver, Ended, Broken)):
                 if not found:
                     return event
                 self._waiting = event
                 break
-            batch, behind = event
-            odd = _samples(batch) != self._size
+            odd = _samples(event[0]) % self._size != 0
             if odd and found:
                 self._waiting = event
                 break
-            found.append(batch)
-            place = behind
+            found.append(event[0])
+            place, rows = event[1], rows + _samples(event[0])
             if odd:
                 break
-        group = _grouped(found, step, 1 if _samples(found[0]) != self._size else self._most)
-        return Piece(group, len(found), place)
+        size = self._size if rows % self._size == 0 else rows
+        data = _joined(found, 1 if size == rows != self._size else self._most, size)
+        if self._most > 1 and not self._looks_sound(data, rows):
+            rows, place = self._sound(data, place, rows, size)
+            if rows == 0:
+                event, self._waiting = self._waiting, None
+                return event
+        return Piece(Group(jax.device_put(data), np.int32(step), size), rows // size, place)
+
+    def _looks_sound(self, data: Batch, rows: int) -> bool:
+        """Whether the values of a group are finite, and its labels in their range."""
+        part = jax.tree.map(lambda leaf: leaf[:rows], data)
+        try:
+            _inputs.arrays((part.x, part.y), self._wide)
+            if self._task.classes is not None:
+                _classes.labels(self._task.problem.loss, part.y, self._task.classes)
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    def _sound(self, data: Batch, place: Place, rows: int, size: int) -> tuple[int, Place]:
+        """The samples before a batch whose values are not what they should be, which waits as an event."""
+        count = rows // size
+        for index in range(count):
+            batch = jax.tree.map(lambda leaf, at=index * size: leaf[at : at + size], data)
+            event = self._usable(tuple(batch[:2]), place.epoch, place.batch - count + index)
+            if isinstance(event, Broken):
+                self._waiting = event
+                return index * size, Place(place.epoch, place.batch - count + index)
+        return rows, place
 
     def sample(self, step: int) -> Piece:
         """Some data to look at where no step was taken."""
-        return Piece(_grouped([self.first], step, self._most), 1, self.place)
+        group = Group(jax.device_put(_joined([self.first], self._most, self._size)), np.int32(step), self._size)
+        return Piece(group, 1, self.place)
 
-    def next(self) -> Any:
-        """The next batch with the place behind it, or an event."""
+    def next(self, most: int = 1) -> Any:
+        """The next batch, or several in one, with the place behind it; or an event."""
         if self._waiting is not None:
             event, self._waiting = self._waiting, None
             return event
         epoch, number, _ = self.place
         try:
-            pair = self._batches.next()
+            pair = self._batches.next(most if self._most > 1 else 1)
         except StopIteration:
             return Ended()
         except Exception as error:
@@ -152,10 +180,33 @@ class Stream:
             return Broken(what[0].upper() + what[1:], error)
         if pair is None:
             return PassOver(self.place)
+        plain = self._plain(pair)
+        if plain is not None:
+            return plain, self.place
+        return self._usable(pair, epoch, number)
+
+    def _usable(self, pair: Any, epoch: int, number: int) -> Any:
+        """A batch with the place behind it, or what is wrong with it."""
         try:
             return self._checked(pair, epoch, number), self.place
         except (TypeError, ValueError) as error:
             return Broken(f"A batch could not be used: {error}", error)
+
+    def _plain(self, pair: Any) -> Batch | None:
+        """A batch of two NumPy arrays that are like those of the first, but for their values; None for others.
+
+        What is looked at once for a group costs a small step less than what is looked at for every batch.
+        """
+        if self._most == 1 or type(pair) not in (tuple, list) or len(pair) != 2:
+            return None
+        for part, model in zip(pair, self.first, strict=False):
+            if type(part) is not np.ndarray or type(model) is not np.ndarray:
+                return None
+            if part.dtype != model.dtype or part.shape[1:] != model.shape[1:] or len(part) % self._size:
+                return None
+        if len(pair[0]) != len(pair[1]):
+            return None
+        return Batch(*pair)
 
     def _checked(self, pair: Any, epoch: int, number: int) -> Batch:
         """A batch as arrays."""
@@ -261,17 +312,22 @@ def _check_alike(name: str, batch: Batch, first: Batch) -> None:
             )
 
 
-def _grouped(batches: list[Batch], step: int, room: int) -> Group:
-    """Batches of one size as one, in memory of its own: what yields them may use its arrays again."""
-    size = _samples(batches[0])
+def _joined(batches: list[Batch], room: int, size: int) -> Batch:
+    """Batches behind each other, in memory of its own: what yields them may use its arrays again.
+
+    Args:
+        batches: The batches, one or more in each.
+        room: How many there is to be room for.
+        size: The samples in one.
+    """
 
     def joined(*leaves: Any) -> Any:
         if room == 1 and isinstance(leaves[0], jax.Array):
             return leaves[0]
-        rows = np.empty((room * size, *leaves[0].shape[1:]), leaves[0].dtype)
-        for index, leaf in enumerate(leaves):
-            rows[index * size : (index + 1) * size] = leaf
+        rows, filled = np.empty((room * size, *leaves[0].shape[1:]), leaves[0].dtype), 0
+        for leaf in leaves:
+            rows[filled : filled + len(leaf)] = leaf
+            filled += len(leaf)
         return rows
 
-    data = jax.device_put(jax.tree.map(joined, *batches))
-    return Group(data, np.int32(step), size)
+    return jax.tree.map(joined, *batches)

@@ -5,11 +5,11 @@ from typing import Any
 import jax
 
 from jaxfit import _checks, _chunks, _crew, _drive, _identity, _interrupt, _options
+from jaxfit._callback import Callback, Run
 from jaxfit._crew import Crew
 from jaxfit._ended import Ended
 from jaxfit._feed import Passes, Stream
 from jaxfit._prepare import Prepared, step_limit
-from jaxfit.callbacks._base import Callback, Run
 
 
 def launch(ready: Prepared, steps: Any, epochs: Any, callbacks: Any, progress: Any) -> Ended:

@@ -45,6 +45,7 @@ class Progress(NamedTuple):
         converged: Whether the optimizer said so.
         history: Rows of what was recorded: a dict of pytrees of arrays [capacity, ...].
         epochs: Rows of what the ends of epochs were asked for: a dict of arrays [epoch capacity].
+        drawn: The number of the last round, and what its steps share, where that is handed on; None elsewhere.
     """
 
     step: jax.Array
@@ -54,6 +55,7 @@ class Progress(NamedTuple):
     converged: jax.Array
     history: dict[str, Any]
     epochs: dict[str, jax.Array]
+    drawn: Any = None
 
 
 def run(
@@ -71,6 +73,7 @@ def run(
     careful: bool = False,
     skip: bool = False,
     few: Any = 0,
+    drawn: Any = None,
 ) -> Progress:
     """Takes steps from `span.start` until `span.stop`, convergence or a loss that is not finite.
 
@@ -91,6 +94,7 @@ def run(
         careful: Whether a gradient that is not finite ends it too, before it spoils params that the loss does not show.
             Its norm is then recorded.
         skip: Whether a step whose loss (or gradient, if careful) is not finite is left out, and the run goes on.
+        drawn: What an earlier chunk handed on, so that a round which it began is not drawn again; None for nothing.
         few: Under `vmap`, how many of the fits may be left running at the end, for the caller to gather up.
 
     Returns:
@@ -130,6 +134,7 @@ def run(
             converged=now.converged if record else now.converged | (now.running & sound & info.converged),
             history=_write(now.history, now.step - span.start, row),
             epochs=now.epochs,
+            drawn=now.drawn,
         )
 
     def full_steps(drawn: Any, first: Any, end: Any, now: Progress) -> Progress:
@@ -144,7 +149,7 @@ def run(
         """The rest of the round that the next row belongs to, of rounds of this length."""
         number = now.step // length
         first = number * length
-        drawn = source.draw(key, number)
+        drawn = source.draw(key, number) if now.drawn is None else _drawn(source, key, number, now.drawn)
         now = full_steps(drawn, first, jnp.minimum(span.rows, first + length - source.smaller), now)
         if source.smaller:
             due = goes_on(now.running & (now.step < span.rows)) & (now.step == first + length - 1)
@@ -153,7 +158,7 @@ def run(
             row = number - span.start // length
             over = now.running & (now.step == first + length)
             now = lax.cond(over, functools.partial(_end_epoch, evaluate, row), lambda now: now, now)
-        return now
+        return now if now.drawn is None else now._replace(drawn=(number, drawn))
 
     now = Progress(
         step=span.start,
@@ -163,6 +168,7 @@ def run(
         converged=jnp.asarray(False),
         history=_blank_history(problem, source, state.params, key, capacity, record),
         epochs={} if evaluate is None else _blank(jax.eval_shape(evaluate, state), epoch_capacity),
+        drawn=drawn,
     )
     if length is None:
         now = full_steps(None, 0, span.rows, now)
@@ -195,6 +201,11 @@ def _(size: int, batched: Any, running: jax.Array, few: jax.Array) -> tuple[jax.
     del size
     together = jnp.sum(running, dtype=jnp.int32) > jnp.max(few) if batched[0] else running
     return _goes_on(together, few if not batched[1] else jnp.max(few)), False
+
+
+def _drawn(source: Source, key: jax.Array, number: jax.Array, before: tuple[jax.Array, Any]) -> Any:
+    """What the steps of a round share: what has been drawn before, if it was for this round."""
+    return lax.cond(number == before[0], lambda: before[1], lambda: source.draw(key, number))
 
 
 def _end_epoch(evaluate: Callable[[State], dict[str, jax.Array]], row: jax.Array, now: Progress) -> Progress:

@@ -189,7 +189,7 @@ def begin(task: Task, batch: Batch | None) -> tuple[State, float]:
 
 
 def chunk(
-    task: Task, state: State, group: Any, first: Batch | None, span: _loop.Span, capacity: int
+    task: Task, state: State, group: Any, first: Batch | None, span: _loop.Span, capacity: int, drawn: Any = None
 ) -> tuple[Any, float]:
     """Some steps of a fit from a state, on the data of the task or on batches that came from outside.
 
@@ -201,11 +201,13 @@ def chunk(
         first: What a batch is like; None where a sampler draws them.
         span: Which steps.
         capacity: Rows of the history.
+        drawn: What the chunk before handed on; None for the first, and for batches from outside.
     """
     own = group is None
+    drawn = undrawn(task) if own and drawn is None else drawn
     epochs = capacity // task.steps_per_epoch + 1 if own and task.looks_back and task.steps_per_epoch else 0
 
-    def program(leaves, state, bounds, held, data, validation, seed, span):
+    def program(leaves, state, bounds, held, data, validation, seed, span, drawn):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
         problem = Known(*problem) if optimizer.in_blocks and not own else problem
@@ -224,14 +226,28 @@ def chunk(
             epoch_capacity=epochs,
             careful=True,
             skip=task.skips,
+            drawn=drawn,
         )
         return progress._replace(state=_settled(progress.state))
 
     leaves, tree = _numbers(task.optimizer)
-    data = task.data if own else group
-    arguments = (leaves, state, task.bounds, task.held[:2], data, task.validation if own else None, task.seed, span)
+    data, validation = (task.data, task.validation) if own else (group, None)
+    arguments = (leaves, state, task.bounds, task.held[:2], data, validation, task.seed, span, drawn)
     kind = ("chunk", task.batch_size, task.shuffle, capacity, own)
     return _call(task, first, program, kind, *arguments, rows=capacity)
+
+
+def undrawn(task: Task) -> Any:
+    """What the first chunk is told of rounds that were drawn before; None where the steps of a round share nothing."""
+    if task.sampler is None and (task.batch_size is None or not task.shuffle):
+        return None
+
+    def draw(seed: Any, data: Any) -> Any:
+        key = random.wrap_key_data(seed, impl=task.key_kind)
+        return _source(task, data, key).draw(key, jnp.int32(0))
+
+    shapes = jax.eval_shape(draw, task.seed, task.data)
+    return np.int32(-1), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def add_terms(task: Task, state: State, totals: Totals | None, batch: Batch) -> tuple[Totals, float]:

@@ -5,10 +5,10 @@ Given to `fit` as `callbacks=[...]`. A function of a `Seen` is a callback too.
 
 from typing import TYPE_CHECKING
 
+from jaxfit._callback import Best, Callback, Outcome, Run, Seen, Stop
 from jaxfit._lazy import attach
 
 if TYPE_CHECKING:
-    from jaxfit.callbacks._base import Best, Callback, Outcome, Run, Seen, Stop
     from jaxfit.callbacks._checkpoint import Checkpoint
     from jaxfit.callbacks._csv_log import CSVLog
     from jaxfit.callbacks._plateau import EarlyStopping, ReduceOnPlateau, StopOnPlateau
@@ -34,7 +34,6 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
-        **dict.fromkeys(("Best", "Callback", "Outcome", "Run", "Seen", "Stop"), "_base"),
         "CSVLog": "_csv_log",
         "Checkpoint": "_checkpoint",
         "EarlyStopping": "_plateau",

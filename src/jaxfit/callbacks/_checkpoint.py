@@ -3,9 +3,12 @@
 import concurrent.futures
 import json
 import logging
+import math
 import os
 import re
 import shutil
+import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,13 @@ import numpy as np
 
 from jaxfit import _checks, _identity
 from jaxfit._batches import Place
+from jaxfit._callback import Outcome, Run
 from jaxfit._crew import Keeper, Log, Snapshot
 from jaxfit._status import FitWarning
-from jaxfit.callbacks._base import Outcome, Run
 from jaxfit.optimizers import Optimizer, State
 
 _FORMAT = 1
+_SMALL = 1 << 20  # bytes
 _NAME = re.compile(r"(\d+)(-end)?")
 
 
@@ -90,7 +94,7 @@ class Checkpoint(Keeper):
         self._identity = run.identity()
         for _, folder in reversed(self._kept()):
             try:
-                found = _read(folder)
+                told, found = _unpacked(_orbax().load(folder))
             except Exception as error:
                 warnings.warn(
                     f"the checkpoint {folder} cannot be read ({type(error).__name__}: {error}); the one before it is "
@@ -99,12 +103,13 @@ class Checkpoint(Keeper):
                     stacklevel=2,
                 )
                 continue
-            return self._checked(found, folder, state, optimizer)
+            self._check(told, folder)
+            return _snapshot(told, found, state, optimizer)
         return None
 
-    def _checked(self, found: dict[str, Any], folder: Path, state: State, optimizer: Optimizer) -> Snapshot:
+    def _check(self, told: dict[str, Any], folder: Path) -> None:
+        """Raises ValueError where a checkpoint is not one of this run."""
         assert self._identity is not None
-        told = found["told"]
         if told["format"] > _FORMAT:
             raise ValueError(f"the checkpoint {folder} was written by a newer jaxfit; expected its format to be known.")
         differences = _identity.differences(told["identity"], self._identity)
@@ -113,7 +118,6 @@ class Checkpoint(Keeper):
                 f"the checkpoints in {str(self.directory)!r} are those of another run: {'; '.join(differences)}. Give "
                 "the arguments of that run to go on with it, or another directory to begin anew."
             )
-        return _snapshot(told, found, state, optimizer)
 
     def _kept(self) -> list[tuple[tuple[int, bool], Path]]:
         """The whole checkpoints, the newest last."""
@@ -130,7 +134,7 @@ class Checkpoint(Keeper):
                 return
             self._finish()
         if self._writer is None:
-            self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+            self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint", _step_back)
         tree = self._tree(snapshot)
         folder = self.directory / (f"{snapshot.step}-end" if is_last else f"{snapshot.step}")
         self._writing = self._writer.submit(self._write, folder, tree)
@@ -166,7 +170,7 @@ class Checkpoint(Keeper):
             shutil.rmtree(old, ignore_errors=True)
 
     def _tree(self, snapshot: Snapshot) -> dict[str, Any]:
-        """A snapshot as a pytree of arrays, one of which is all that are not arrays, as JSON."""
+        """A snapshot as a pytree of arrays."""
         told = {
             "format": _FORMAT,
             "identity": self._identity,
@@ -193,10 +197,7 @@ class Checkpoint(Keeper):
         rows = {name: _leaves(table) for name, table in snapshot.log.rows().items()}
         looks = {name: _leaves(table) for name, table in snapshot.log.looks().items()}
         tree = {"state": _leaves(snapshot.state), "rows": rows, "looks": looks, "memories": states}
-        told["shapes"] = jax.tree.map(lambda leaf: [str(leaf.dtype), *leaf.shape], tree)
-        text = json.dumps(told).encode()
-        # No store holds an array without numbers; the shapes tell of those.
-        return {"told": np.frombuffer(text, np.uint8), **_filled(tree)}
+        return _packed(told, tree)
 
     def end(self, outcome: Outcome | None) -> None:
         """Waits for what is being written."""
@@ -216,6 +217,12 @@ def _orbax() -> Any:
     return v1
 
 
+def _step_back() -> None:
+    """Lets this thread, and those that it starts, wait for the ones that compute; where threads have priorities."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+
+
 def _leaves(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a pytree by their number; random keys as their data."""
 
@@ -226,33 +233,47 @@ def _leaves(tree: Any) -> dict[str, np.ndarray]:
     return {f"{index:05d}": plain(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}
 
 
-def _filled(tree: Any) -> Any:
-    """A nested dict without arrays that hold nothing, and without dicts that are empty then."""
-    if not isinstance(tree, dict):
-        return tree
-    found = {key: _filled(value) for key, value in tree.items()}
-    return {key: value for key, value in found.items() if (len(value) if isinstance(value, dict) else value.size)}
+def _packed(told: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """What orbax stores: the larger arrays, and one array of bytes with what was told, as JSON, and all small arrays.
+
+    An array costs orbax some milliseconds however small it is.
+    """
+    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
+    told["arrays"] = [[[key.key for key in path], str(leaf.dtype), list(leaf.shape)] for path, leaf in entries]
+    text = json.dumps(told).encode()
+    small = [np.ascontiguousarray(leaf).tobytes() for _, leaf in entries if leaf.nbytes <= _SMALL]
+    packed = np.frombuffer(b"".join([len(text).to_bytes(8, "little"), text, *small]), np.uint8)
+    large = {f"{index}": leaf for index, (_, leaf) in enumerate(entries) if leaf.nbytes > _SMALL}
+    return {"packed": packed, **({"large": large} if large else {})}
+
+
+def _unpacked(stored: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was told, and the arrays as a nested dict."""
+    packed = np.asarray(stored["packed"]).tobytes()
+    start = 8 + int.from_bytes(packed[:8], "little")
+    told = json.loads(packed[8:start])
+    tree: dict[str, Any] = {"state": {}, "rows": {}, "looks": {}, "memories": {}}
+    for index, (path, name, shape) in enumerate(told["arrays"]):
+        dtype = jnp.dtype(name)
+        size = dtype.itemsize * math.prod(shape)
+        if size <= _SMALL:
+            if start + size > len(packed):
+                raise ValueError("it ends too early")
+            array = np.frombuffer(packed[start : start + size], dtype).reshape(shape)
+            start += size
+        else:
+            array = np.asarray(stored["large"][f"{index}"])
+            if array.dtype != dtype or list(array.shape) != shape:
+                raise ValueError(f"an array is {_checks.describe(array)}; expected {name}{shape}")
+        inner = tree
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = array
+    return told, tree
 
 
 def _number(leaf: Any) -> float | None:
     return float(leaf) if _checks.is_number(leaf) else None
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    found = _orbax().load(folder)
-    told = json.loads(np.asarray(found["told"]).tobytes())
-
-    def entries(shapes: Any, stored: Any) -> Any:
-        if isinstance(shapes, list):
-            dtype, *shape = shapes
-            array = np.zeros(shape, jnp.dtype(dtype)) if stored is None else np.asarray(stored)
-            if [str(array.dtype), *array.shape] != shapes:
-                raise ValueError(f"an array is {_checks.describe(array)}; expected {shapes}.")
-            return array
-        return {key: entries(inner, None if stored is None else stored.get(key)) for key, inner in shapes.items()}
-
-    whole = {key: entries(shapes, found.get(key)) for key, shapes in told["shapes"].items()}
-    return {"told": told, **whole}
 
 
 def _snapshot(told: dict[str, Any], found: dict[str, Any], state: State, optimizer: Optimizer) -> Snapshot:
@@ -293,7 +314,7 @@ def _like(arrays: dict[str, np.ndarray], state: State) -> State:
 
     def again(array: np.ndarray, leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
-        return jnp.asarray(array)
+            return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
+        return jnp.array(array)
 
     return tree.unflatten([again(arrays[key], leaf) for key, leaf in zip(sorted(arrays), leaves, strict=True)])

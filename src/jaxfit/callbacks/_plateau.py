@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxfit import _checks
-from jaxfit.callbacks._base import Best, Callback, Run, Seen, Stop
+from jaxfit._callback import Best, Callback, Run, Seen, Stop
 
 _MODES = ("min", "max")
 

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from jaxfit import _tell
-from jaxfit.callbacks._base import Callback, Outcome, Run, Seen
+from jaxfit._callback import Callback, Outcome, Run, Seen
 
 _SHOWN = 4  # numbers of an epoch beside the bar
 

@@ -115,11 +115,23 @@ class Batches(Iterator[tuple[np.ndarray, np.ndarray]]):
         self._source = _Source(self._files)
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.next_batches(1)[0]
+
+    def next_batches(self, most: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
+        """The next batches, one behind the other in one pair (x, y), and how many they are.
+
+        Args:
+            most: At most so many; fewer where the epoch ends, whose smaller last batch comes alone.
+
+        Raises:
+            StopIteration: The epoch is over.
+        """
         files, first = self._files, self._batch * self._files.batch_size
-        last = min(first + files.batch_size, files.rows)
         if first >= files.rows:
             self._close()
             raise StopIteration
+        count = max(min(most, (files.rows - first) // files.batch_size), 1)
+        last = min(first + count * files.batch_size, files.rows)
         batch = tuple(np.empty((last - first, *rows.shape), rows.dtype) for rows in files._kinds)
         done = 0
         while done < last - first:
@@ -133,8 +145,8 @@ class Batches(Iterator[tuple[np.ndarray, np.ndarray]]):
                 else:  # with this mode it writes without a buffer
                     np.take(rows, self._permutation[at:end], axis=0, out=out[place], mode="clip")
             done = place.stop
-        self._batch += 1
-        return batch[0], batch[1]
+        self._batch += count
+        return (batch[0], batch[1]), count
 
     def _hold(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """A window of rows in memory, before they are permuted."""

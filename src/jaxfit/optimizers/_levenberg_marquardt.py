@@ -57,11 +57,12 @@ class Damped(NamedTuple):
 class LevenbergMarquardt(Optimizer):
     """Damped Gauss–Newton steps: the method of choice for curves of few params.
 
-    For full-batch data, and for streams, of which each step sums over one pass; under losses with a known curvature in the prediction: `mse` (least squares); `huber` and
-    `smooth_l1` (robust fits, by reweighting); `binary_cross_entropy`, `binary_cross_entropy_with_logits`,
-    `cross_entropy`, `gaussian_nll`, `multilabel_soft_margin`, `poisson_nll` and `soft_margin` (Fisher scoring). Bounds
-    are held at every step. The data are handled in blocks that fit the caches, so memory does not grow with the number
-    of samples times that of the params.
+    For full-batch data, and for streams, of which each step sums over one pass; under losses with a known curvature in
+    the prediction: `mse` (least squares); `huber` and `smooth_l1` (robust fits, by reweighting);
+    `binary_cross_entropy`, `binary_cross_entropy_with_logits`, `cross_entropy`, `gaussian_nll`,
+    `multilabel_soft_margin`, `poisson_nll` and `soft_margin` (Fisher scoring). Bounds are held at every step. The data
+    are handled in blocks that fit the caches, so memory does not grow with the number of samples times that of the
+    params.
 
     Each step evaluates the model at one trial point; a trial where the loss does not fall, or is not finite, is
     rejected and the next is closer. A fit has converged where what is left to gain is at most `tolerance` times the

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from jaxfit import _checks
@@ -37,8 +37,8 @@ class Batches:
     """
 
     def __init__(self, data: Iterable):
-        self.source = data
-        self._iterator: Iterator | None = None
+        self.source: Any = data
+        self._iterator: Any = None
         self._peeked: tuple[Any, Place] | None = None
         self.place = Place()
         self.tells = False
@@ -81,10 +81,9 @@ class Batches:
     def _pulled(self, most: int = 1) -> tuple[Any, Place]:
         if self._iterator is None:
             self._start()
-        assert self._iterator is not None
         several = getattr(self._iterator, "next_batches", None)
         try:
-            batch, count = (next(self._iterator), 1) if several is None else several(most)
+            batch, count = (self._iterator.__next__(), 1) if several is None else several(most)
         except StopIteration:
             return _END, self.place
         epoch, number, _ = self.place
@@ -121,7 +120,7 @@ class Batches:
         if place.state is not None:
             self._start()
             kind, _, text = place.state.partition(":")
-            self._iterator.set_state(base64.b64decode(text) if kind == "bytes" else json.loads(text))  # pyright: ignore
+            self._iterator.set_state(base64.b64decode(text) if kind == "bytes" else json.loads(text))
             self.place = place
         while self.place[:2] != place[:2]:
             try:

@@ -85,7 +85,7 @@ class Seen:
     @functools.cached_property
     def learning_rate(self) -> float | None:
         """The learning rate of the last step taken; None where the optimizer has none, or does not tell."""
-        rate = getattr(self.optimizer, "learning_rate", None)
+        rate: Any = getattr(self.optimizer, "learning_rate", None)
         if callable(rate):  # a schedule counts updates, not steps
             rate = rate(max(self.step - 1, 0) // max(getattr(self.optimizer, "accumulate", 1) or 1, 1))
         return None if rate is None or np.ndim(rate) else float(rate)

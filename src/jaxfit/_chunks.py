@@ -255,11 +255,12 @@ def run(
         if piece is None:
             raise KeyboardInterrupt("before the first pass over the data was done")
         now.settle(piece)
-    rows = now.log.rows()
+    rows, loss = now.log.rows(), now.loss
+    assert loss is not None
     compiling = now.compile_seconds + getattr(feed, "compile_seconds", 0.0)
     return Ended(
         state=now.state,
-        loss=now.loss,
+        loss=loss,
         steps=now.log.steps,
         history={name: rows[name] for name in task.record},
         epochs=now.log.looks(),

@@ -275,7 +275,7 @@ class Crew:
         if self.is_silent(at.attempt):
             return why
         for index, callback in enumerate(self._callbacks):
-            every = callback.every
+            every: Any = callback.every
             on_time = every is None or (at.is_epoch_end if every == "epoch" else step % every == 0)
             if not (on_time or is_last):
                 continue

@@ -276,7 +276,8 @@ class Passes:
         assert totals is not None
         if self.total is None:
             self.total, self.observations = (1.0 if self._task.problem.sums else total), observations
-        self._piece = Piece(Whole(totals.mean(self._task.problem.sums)), 1, event.place)
+        summed: Any = totals.mean(self._task.problem.sums)  # which is a batch to a `Known` problem
+        self._piece = Piece(Whole(summed), 1, event.place)
         return self._piece
 
     def sample(self, step: int) -> Piece | None:

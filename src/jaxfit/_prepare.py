@@ -83,6 +83,7 @@ def prepare(
         raise TypeError(f"shuffle is {_checks.describe(shuffle)}; expected True or False.")
     seed = _inputs.seed(key)
     dtype = _networks.dtype(compute_dtype)
+    given_sampler = data if kind == "sampler" else None
     guessed = params is None and hasattr(model, "guess")
     if guessed:
         params = guess(model, data, kind)
@@ -117,13 +118,13 @@ def prepare(
             batch = _samples(data, network and network.batch, loss, sigma, weights, start.wide, batch_size)
         look = None if validation is None else other_data(validation, batch, start.wide, batch_size)
         own = network.network.meaning if network else fingerprint(model)
-        meaning = _meaning(own, loss, metrics, chosen, data if kind == "sampler" else None, dtype)
+        meaning = _meaning(own, loss, metrics, chosen, given_sampler, dtype)
         task = Task(
             problem=Problem(model, loss, _options.sums(loss), draws=network is not None and network.nature.draws),
             optimizer=chosen,
             params=first,
             data=batch,
-            sampler=data if kind == "sampler" else None,
+            sampler=given_sampler,
             batch_size=_options.batch_size(batch_size, batch),
             shuffle=shuffle,
             bounds=limits,

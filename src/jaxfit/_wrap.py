@@ -138,11 +138,12 @@ def _evidence(task: Task, ended: _ended.Ended, absolute_sigma: bool) -> Evidence
     """What an optimizer that knows the curvature can say of the params; None from the others."""
     terms = task.optimizer.terms(ended.state)
     loss, robust = task.problem.loss, _curvature.is_robust(task.problem.loss)
-    total, observations = ended.total, ended.observations
-    if terms is None or (task.data is None and (total is None or robust)):
+    if terms is None or (task.data is None and (ended.total is None or robust)):
         return None
+    total, observations = ended.total, ended.observations
     if task.data is not None:
         total, observations = _errors.observations(task.problem, task.params, task.data)
+    assert total is not None
     total, held = float(total), _drive.held(task, ended.state)
     return Evidence(
         _program.sandwich(task, ended.state.params, held) if robust else np.asarray(terms.curvature) * total,

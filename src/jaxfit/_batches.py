@@ -81,9 +81,10 @@ class Batches:
     def _pulled(self, most: int = 1) -> tuple[Any, Place]:
         if self._iterator is None:
             self._start()
-        several = getattr(self._iterator, "next_batches", None)
+        iterator: Any = self._iterator
+        several = getattr(iterator, "next_batches", None)
         try:
-            batch, count = (self._iterator.__next__(), 1) if several is None else several(most)
+            batch, count = (next(iterator), 1) if several is None else several(most)
         except StopIteration:
             return _END, self.place
         epoch, number, _ = self.place

@@ -22,7 +22,12 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     progress = lively()
     with progress:
         task = progress.add_task(what, total=total, shown="")
-        yield lambda number: progress.advance(task, number)
+
+        def advance(number: int) -> None:
+            progress.advance(task, number)
+            progress.refresh()
+
+        yield advance
 
 
 def lively() -> Any:
@@ -44,7 +49,7 @@ def lively() -> Any:
     times = TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn()
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         MofNCompleteColumn(),
         *times,
         TextColumn("{task.fields[shown]}"),

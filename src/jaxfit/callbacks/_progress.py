@@ -59,9 +59,8 @@ class Progress(Callback):
         if seen.run.steps is not None and seen.run.epochs is not None:
             shown.insert(0, f"epoch {seen.epoch}/{seen.run.epochs}")
         done = seen.epoch if seen.run.steps is None else seen.step
-        self._bar.update(self._task, completed=done, shown="  ".join(shown))
-        if seen.is_last:
-            self._bar.update(self._task, total=done)  # which is all there will be
+        more = {"total": done} if seen.is_last else {}  # which is all there will be
+        self._bar.update(self._task, completed=done, shown="  ".join(shown), refresh=True, **more)
 
     def end(self, outcome: Outcome | None) -> None:
         """Leaves the bar as it is."""

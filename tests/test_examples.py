@@ -10,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 from scipy.optimize import curve_fit, least_squares, minimize
 from sklearn.metrics import confusion_matrix
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nist
 
@@ -492,6 +493,21 @@ def check_many_starts(found):
     assert 5 <= found["hits"] < 128
     np.testing.assert_allclose(periods[: found["hits"]], params["period"], rtol=1e-4)
     assert ranked[found["hits"]] > 2 * ranked[0]
+
+
+def check_watched_in_tensorboard(found):
+    assert sorted(path.name for path in found["folder"].iterdir()) == sorted(found["histories"])
+    for name, history in found["histories"].items():
+        events = EventAccumulator(str(found["folder"] / name), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+        losses, accuracies = events.Scalars("train/loss"), events.Scalars("validation/accuracy")
+        assert [point.step for point in losses] == list(range(0, 660, 10))
+        assert [point.value for point in losses] == history["loss"][::10].tolist()
+        assert [point.step for point in accuracies] == list(range(21, 660, 22))
+        np.testing.assert_array_equal([point.value for point in accuracies], history["validation_accuracy"])
+        rates = [point.value for point in events.Scalars("train/learning_rate")]
+        assert rates == pytest.approx([float(name.split()[-1])] * len(losses))
+        assert [point.step for point in events.Histograms("params/layers/0/kernel")] == [*range(99, 660, 100), 659]
+    assert max(history["validation_accuracy"][-1] for history in found["histories"].values()) > 0.96
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}

@@ -62,7 +62,7 @@ def test_public_names():
         _ = jf.fitt
 
 
-@pytest.mark.parametrize("module", ["losses", "metrics", "models", "nn", "optimizers"])
+@pytest.mark.parametrize("module", ["callbacks", "data", "losses", "metrics", "models", "nn", "optimizers"])
 def test_public_functions_and_classes_are_documented(module):
     module = getattr(jf, module)
     for name in module.__all__:

@@ -42,8 +42,8 @@ class _Run:
     """A run in chunks, and where it has got to."""
 
     def __init__(self, task: Task, feed: Memory | Stream | Passes, attempt: int):
-        # Once, not at every chunk.
-        task = task._replace(data=jax.device_put(task.data), validation=jax.device_put(task.validation))
+        if task.spread is None:  # once, not at every chunk
+            task = task._replace(data=jax.device_put(task.data), validation=jax.device_put(task.validation))
         self.task, self.feed, self.attempt = task, feed, attempt
         self.compile_seconds = 0.0
         self.state: Any = self.counted(_program.begin(task, feed.first))

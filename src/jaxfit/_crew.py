@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxfit import _checks
 from jaxfit._batches import Place
@@ -187,11 +188,11 @@ class Crew:
         optimizer: Who minimises from now on; None where no callback asked for a change.
     """
 
-    def __init__(self, callbacks: list[Callback], run: Run, asked: Asked):
+    def __init__(self, callbacks: list[Callback], run: Run, asked: Asked, together: bool = False):
         self._keepers = [callback for callback in callbacks if isinstance(callback, Keeper)]
         # Keepers come last: what they keep has the others' memories of the same step.
         self._callbacks = [one for one in callbacks if not isinstance(one, Keeper)] + self._keepers
-        self._run, self._asked = run, asked
+        self._run, self._asked, self._together = run, asked, together
         self._told = [(0, 0)] * len(self._callbacks)
         self._chunk, self._started = _FIRST_STEPS, time.perf_counter()
         self._offset = 0  # the steps of an earlier try
@@ -259,7 +260,14 @@ class Crew:
     def took(self, steps: int, seconds: float, capacity: int) -> None:
         """Notes how long a chunk took, so that the next one takes about as long as a breath."""
         most = min(_FASTER * max(steps, 1), capacity)
-        self._chunk = max(1, min(most, int(_BREATH * steps / max(seconds, 1e-9))))
+        chunk = max(1, min(most, int(_BREATH * steps / max(seconds, 1e-9))))
+        if self._together:
+            # All processes take the same steps, and all end where one of them is asked to.
+            told = multihost_utils.process_allgather(np.array([chunk, self._asked.by is not None], np.int32))
+            chunk = int(told[:, 0].min())
+            if told[:, 1].any() and self._asked.by is None:
+                self._asked.by = "a signal to another process"
+        self._chunk = chunk
 
     def visit(self, at: Stand, why: tuple[Status, str] | None = None, is_last: bool = False) -> Any:
         """Calls those who are due; gives the status to end the run with, and why, or None to go on.

@@ -163,6 +163,37 @@ class Group:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Held:
+    """Another source, whose batches are held to a layout over devices.
+
+    Attributes:
+        source: The source.
+        hold: What holds a batch.
+    """
+
+    source: Any
+    hold: Callable[[Batch], Batch] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def smaller(self) -> bool:
+        return self.source.smaller
+
+    @property
+    def steps_per_round(self) -> int | None:
+        return self.source.steps_per_round
+
+    def draw(self, key: jax.Array, number: jax.Array) -> Any:
+        return self.source.draw(key, number)
+
+    def batch(self, drawn: Any, position: jax.Array) -> Batch:
+        return self.hold(self.source.batch(drawn, position))
+
+    def last(self, drawn: Any) -> Batch:
+        return self.hold(self.source.last(drawn))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Samples:
     """A fresh batch at every step from a function `key -> (x, y)`, which is given `fold_in(key, step)`.
 

@@ -36,6 +36,8 @@ def fit(
     callbacks: Iterable[Any] = (),
     progress: bool | None = None,
     on_nonfinite: str = "stop",
+    mesh: Any = None,
+    shard_params: Any = None,
 ) -> FitResult:
     """Fits a model to data: finds the params that make the loss small.
 
@@ -97,6 +99,12 @@ def fit(
             sits at a terminal or a notebook.
         on_nonfinite: What to do at a step whose loss or gradient is NaN or infinite: "stop" there; or "skip" its
             update and go on, for batches of which some are bad (the message counts them).
+        mesh: A `jax.sharding.Mesh` of devices that the fit is spread over, by the compiler: samples along its axis
+            "data" (or its first), params whole on every device. The result is that of one device, but for the order of
+            sums; the batch size need not be a multiple of the devices. Axes may be of any type. None for one device.
+        shard_params: How large params, and with them the optimizer's state, are spread over the mesh, for networks
+            that one device cannot hold: the name of another axis of it, over which each matrix is spread along its
+            longest dimension; or a `jax.sharding.PartitionSpec` for each array, in the structure of the params.
 
     In chunks, or with a stream, Ctrl-C and SIGTERM end the run after the steps under way: its result is that of the
     steps taken, with the status `interrupted`. A second Ctrl-C acts at once.
@@ -152,7 +160,7 @@ def fit(
     with ready.precision():
         if ready.traced:
             return cast("FitResult", _traced.fit(task, step_limit(task, steps, epochs), absolute_sigma))
-        ended = _launch.launch(ready, steps, epochs, callbacks, progress)
+        ended = _launch.launch(ready, steps, epochs, callbacks, progress, mesh, shard_params)
     again = functools.partial(
         fit, ready.model, ready.data, loss=loss, optimizer=task.optimizer, sigma=sigma, absolute_sigma=absolute_sigma,
         weights=weights, bounds=bounds,

@@ -3,16 +3,21 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from jaxfit import _checks, _chunks, _crew, _drive, _identity, _interrupt, _options
+from jaxfit import _checks, _chunks, _crew, _drive, _identity, _interrupt, _mesh, _options
 from jaxfit._callback import Callback, Run
 from jaxfit._crew import Crew
 from jaxfit._ended import Ended
 from jaxfit._feed import Passes, Stream
 from jaxfit._prepare import Prepared, step_limit
+from jaxfit._program import Task
 
 
-def launch(ready: Prepared, steps: Any, epochs: Any, callbacks: Any, progress: Any) -> Ended:
+def launch(
+    ready: Prepared, steps: Any, epochs: Any, callbacks: Any, progress: Any, mesh: Any = None, shard_params: Any = None
+) -> Ended:
     """Runs a fit to its end.
 
     Args:
@@ -21,8 +26,38 @@ def launch(ready: Prepared, steps: Any, epochs: Any, callbacks: Any, progress: A
         epochs: See there.
         callbacks: See there.
         progress: See there.
+        mesh: See there.
+        shard_params: See there.
     """
-    task, is_stream = ready.task, ready.kind == "stream"
+    task = _spread_out(ready.task, mesh, shard_params)
+    ended = _run(ready, task, steps, epochs, callbacks, progress)
+    if task.spread is None or not task.spread.is_whole:
+        return ended
+    # Every device has all of it: one copy is the user's, to be used with arrays from anywhere.
+    state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), ended.state)
+    return ended._replace(state=state)
+
+
+def _spread_out(task: Task, mesh: Any, shard_params: Any) -> Task:
+    """A fit laid out over the devices of a mesh; itself where there is none."""
+    if mesh is None:
+        if shard_params is not None:
+            raise ValueError("shard_params says how params lie on a mesh: give mesh, too.")
+        return task
+    found = _mesh.spread(mesh, shard_params, task.params, 0 if task.data is None else task.samples)
+    return task._replace(
+        spread=found,
+        problem=task.problem._replace(block=None),
+        params=found.params(task.params),
+        data=None if task.data is None else found.dealt(task.data),
+        bounds=found.copies(task.bounds),
+        validation=found.copies(task.validation),
+        held=task.held._replace(carried=found.copies(task.held.carried), frozen=found.copies(task.held.frozen)),
+    )
+
+
+def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, progress: Any) -> Ended:
+    is_stream = ready.kind == "stream"
     limit = _options.limit(task.optimizer, steps, epochs) if is_stream else (step_limit(task, steps, epochs), None)
     found = _crew.checked(callbacks)
     is_long = not is_stream and _drive.is_long(task, limit[0] or 0)
@@ -42,7 +77,7 @@ def launch(ready: Prepared, steps: Any, epochs: Any, callbacks: Any, progress: A
         identity=lambda: _identity.of(ready),
     )
     with _interrupt.heeded() as asked:
-        crew = Crew(found, run, asked)
+        crew = Crew(found, run, asked, task.spread is not None and task.spread.is_shared)
         try:
             if is_stream:
                 ready.data.tells = crew.keeps

@@ -11,6 +11,7 @@ from jax import lax, random
 
 from jaxfit import _checks, _compile, _data, _errors, _forward, _loop, _model, _modules, _problem, _small
 from jaxfit._fingerprint import fingerprint
+from jaxfit._mesh import Spread
 from jaxfit._modules import Network
 from jaxfit._problem import Batch, Known, Problem, Totals
 from jaxfit.losses import _curvature
@@ -61,6 +62,7 @@ class Task(NamedTuple):
         row_bytes: What the model computes for a sample; 0 where it is given all at once.
         classes: The shape of a prediction [n, classes, ...] whose loss takes labels; None where it takes none.
         skips: Whether a step whose loss or gradient is not finite is left out.
+        spread: How it lies on a mesh of devices; None for one device.
     """
 
     problem: Problem
@@ -83,10 +85,13 @@ class Task(NamedTuple):
     row_bytes: int = 0
     classes: tuple[int, ...] | None = None
     skips: bool = False
+    spread: Spread | None = None
 
     @property
     def samples(self) -> int:
         """The number of samples in the data."""
+        if self.spread is not None:
+            return self.spread.samples
         return jax.tree.leaves(self.data)[0].shape[0]
 
     @property
@@ -120,7 +125,7 @@ def whole(
         problem = at(task, bounds, *held)
         source = _source(task, data, key)
         evaluate = functools.partial(_evaluate, task, optimizer, held, data, validation) if task.looks_back else None
-        return _loop.run(
+        progress = _loop.run(
             optimizer,
             problem,
             source,
@@ -134,6 +139,7 @@ def whole(
             careful=careful,
             skip=task.skips,
         )
+        return progress if task.spread is None else task.spread.told(progress)
 
     leaves, tree = _numbers(task.optimizer)
     kind = ("whole", task.batch_size, task.shuffle, capacity, epoch_capacity, careful)
@@ -211,7 +217,7 @@ def chunk(
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
         problem = Known(*problem) if optimizer.in_blocks and not own else problem
-        source = _source(task, data, key) if own else data
+        source = data if isinstance(data, _data.Whole) else _source(task, data, key)
         evaluate = functools.partial(_evaluate, task, optimizer, held, data, validation) if epochs else None
         progress = _loop.run(
             optimizer,
@@ -228,7 +234,8 @@ def chunk(
             skip=task.skips,
             drawn=drawn,
         )
-        return progress._replace(state=_settled(progress.state))
+        progress = progress._replace(state=_settled(progress.state))
+        return progress if task.spread is None else task.spread.told(progress)
 
     leaves, tree = _numbers(task.optimizer)
     data, validation = (task.data, task.validation) if own else (group, None)
@@ -328,7 +335,8 @@ def _settled(state: State) -> State:
 
 def _begun(task: Task, state: State, carried: Any) -> State:
     """A state before the first step, with what the model carries from step to step."""
-    return state._replace(carried=carried) if task.held.changes else state
+    state = state._replace(carried=carried) if task.held.changes else state
+    return state if task.spread is None else task.spread.like_params(state, state.params)
 
 
 def blocks(problem: Problem, params: Any, data: Batch, meaning: Hashable) -> int | None:
@@ -409,11 +417,21 @@ def _numbers(optimizer: Optimizer) -> tuple[list[Any], Any]:
 
 def program_key(task: Task, kind: Hashable) -> tuple[Hashable, ...]:
     """All that decides what a program of a task computes, beside shapes."""
-    flags = task.problem.draws, task.held.changes, task.row_bytes, task.skips
+    flags = task.problem.draws, task.held.changes, task.row_bytes, task.skips, task.spread
     return (kind, task.meaning, task.problem.sums, task.problem.block, task.record, task.key_kind, flags)
 
 
-def _source(task: Task, data: Batch | None, key: jax.Array) -> _data.Source:
+def _source(task: Task, data: Any, key: jax.Array) -> _data.Source:
+    if task.spread is None:
+        return _plain_source(task, data, key)
+    whole = isinstance(data, _data.Group | None)  # what a sampler draws, or came from outside
+    source = _plain_source(task, data if whole else task.spread.trimmed(data), key)
+    return _data.Held(source, task.spread.held)
+
+
+def _plain_source(task: Task, data: Any, key: jax.Array) -> _data.Source:
+    if isinstance(data, _data.Group):
+        return data
     if task.sampler is not None:
         shape = jax.ShapeDtypeStruct(key.shape, key.dtype)
         return _data.Samples(task.sampler, _data.block_size(task.sampler, shape, jax.eval_shape(task.sampler, shape)))

@@ -1,0 +1,173 @@
+"""A fit spread over the devices of a mesh: samples along one axis, and params, where asked for, along another.
+
+The work is the compiler's (GSPMD): arrays are laid out over the devices, batches are held to that layout, and the sums
+over devices follow. A step is the same program as on one device, and so is its result, up to the order of sums.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxfit import _checks
+from jaxfit._problem import Batch
+
+_DATA = "data"
+
+
+class Spread(NamedTuple):
+    """How a fit lies on a mesh.
+
+    Attributes:
+        mesh: The mesh, all of whose axes leave the layout to the compiler.
+        rows: The name of the axis that samples are spread over.
+        samples: The samples in the data, without those that fill up the last device; 0 where there are none in memory.
+        specs: Over which axes each array of the params is spread, in the order of the leaves.
+    """
+
+    mesh: Mesh
+    rows: str
+    samples: int
+    specs: tuple[PartitionSpec, ...]
+
+    def copies(self, tree: Any) -> Any:
+        """Arrays, whole on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def dealt(self, data: Any) -> Any:
+        """Arrays [n, ...], their rows dealt out to the devices; zeros fill up the last one."""
+        count = self.mesh.shape[self.rows]
+
+        def deal(leaf: Any) -> Any:
+            if not np.ndim(leaf):
+                return self.copies(leaf)
+            rows, layout = leaf.shape[0], NamedSharding(self.mesh, PartitionSpec(self.rows))
+
+            def part(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[0].indices(rows + -rows % count)
+                found = np.asarray(leaf[start : min(stop, rows)])
+                lacking = stop - start - len(found)
+                return np.concatenate([found, np.zeros((lacking, *leaf.shape[1:]), leaf.dtype)]) if lacking else found
+
+            return jax.make_array_from_callback((rows + -rows % count, *leaf.shape[1:]), layout, part)
+
+        return jax.tree.map(deal, data)
+
+    def trimmed(self, data: Any) -> Any:
+        """The data without what fills up the last device, inside a program."""
+        return self.held(jax.tree.map(lambda leaf: leaf[: self.samples] if leaf.ndim else leaf, data))
+
+    def held(self, batch: Batch) -> Batch:
+        """A batch whose rows are spread over the devices, inside a program; they need not be a multiple of them."""
+        layout = NamedSharding(self.mesh, PartitionSpec(self.rows))
+        return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, layout) if leaf.ndim else leaf, batch)
+
+    def params(self, params: Any) -> Any:
+        """Params, laid out."""
+        leaves, tree = jax.tree.flatten(params)
+        pairs = zip(leaves, self.specs, strict=True)
+        return tree.unflatten([jax.device_put(leaf, NamedSharding(self.mesh, spec)) for leaf, spec in pairs])
+
+    def like_params(self, state: Any, params: Any) -> Any:
+        """An optimizer's state whose arrays lie as the params of their shapes do, inside a program."""
+        layouts = {leaf.shape: spec for leaf, spec in zip(jax.tree.leaves(params), self.specs, strict=True)}
+
+        def lay(leaf: Any) -> Any:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return leaf
+            spec = layouts.get(leaf.shape, PartitionSpec())
+            return lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
+
+        return jax.tree.map(lay, state)
+
+    def told(self, progress: Any) -> Any:
+        """What a program hands back, inside it: all but the state whole on every device, so that any host can read it."""
+        whole = NamedSharding(self.mesh, PartitionSpec())
+
+        def lay(leaf: Any) -> Any:
+            return lax.with_sharding_constraint(leaf, whole)
+
+        state = self.like_params(progress.state, progress.state.params)
+        return jax.tree.map(lay, progress._replace(state=None))._replace(state=state)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes take part."""
+        return len({device.process_index for device in self.mesh.devices.flat}) > 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every device has all params."""
+        return not any(any(spec) for spec in self.specs)
+
+
+def spread(mesh: Any, shard_params: Any, params: Any, samples: int) -> Spread:
+    """How a fit lies on a mesh.
+
+    Args:
+        mesh: A `jax.sharding.Mesh`, whose axes may be of any type.
+        shard_params: None for params that every device has; the name of an axis over which large arrays are spread; or
+            a pytree of `PartitionSpec`s like the params.
+        params: The params.
+        samples: The samples in the data; 0 where there are none in memory.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
+        ValueError: The mesh lacks an axis, or an array cannot be spread as it says.
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f'mesh is {_checks.describe(mesh)}; expected a mesh such as jax.make_mesh((8,), ("data",)).')
+    rows = _DATA if _DATA in mesh.axis_names else mesh.axis_names[0]
+    found = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    return Spread(found, str(rows), samples, _specs(found, shard_params, params, str(rows)))
+
+
+def _specs(mesh: Mesh, given: Any, params: Any, rows: str) -> tuple[PartitionSpec, ...]:
+    leaves = jax.tree.leaves(params)
+    if given is None:
+        return (PartitionSpec(),) * len(leaves)
+    if isinstance(given, str):
+        if given not in mesh.axis_names or given == rows:
+            raise ValueError(
+                f"shard_params is {given!r}; expected an axis of the mesh beside {rows!r}, which samples are spread "
+                f"over: it has {', '.join(map(repr, mesh.axis_names))}."
+            )
+        return tuple(_largest(leaf, given, mesh.shape[given]) for leaf in leaves)
+    specs, tree = jax.tree.flatten(given, is_leaf=lambda leaf: leaf is None or isinstance(leaf, PartitionSpec))
+    if tree != jax.tree.structure(params) or not all(isinstance(spec, PartitionSpec | None) for spec in specs):
+        raise TypeError(
+            f"shard_params is {_checks.describe(given)}; expected the name of an axis of the mesh, or a "
+            "PartitionSpec for each array in the structure of the params, None for those that stay whole."
+        )
+    found = tuple(PartitionSpec() if spec is None else spec for spec in specs)
+    for (path, leaf), spec in zip(jax.tree_util.tree_leaves_with_path(params), found, strict=True):
+        _check(f"params{jax.tree_util.keystr(path)}", leaf, spec, mesh)
+    return found
+
+
+def _largest(leaf: Any, axis: str, count: int) -> PartitionSpec:
+    """The longest dimension spread over an axis of the mesh, if it can be dealt evenly."""
+    even = [(size, at) for at, size in enumerate(leaf.shape) if size % count == 0]
+    if leaf.ndim < 2 or not even:  # vectors are small
+        return PartitionSpec()
+    _, at = max(even, key=lambda pair: (pair[0], pair[1]))
+    return PartitionSpec(*[axis if place == at else None for place in range(leaf.ndim)])
+
+
+def _check(name: str, leaf: Any, spec: PartitionSpec, mesh: Mesh) -> None:
+    if len(spec) > np.ndim(leaf):
+        raise ValueError(f"shard_params has {spec} for {name}, which is {_checks.describe(leaf)}: too many axes.")
+    for size, axes in zip(np.shape(leaf), spec, strict=False):
+        names = axes if isinstance(axes, tuple) else () if axes is None else (axes,)
+        unknown = [axis for axis in names if axis not in mesh.axis_names]
+        if unknown:
+            raise ValueError(
+                f"shard_params has {spec} for {name}; the mesh has the axes {', '.join(map(repr, mesh.axis_names))}."
+            )
+        count = math.prod(mesh.shape[axis] for axis in names)
+        if size % count:
+            raise ValueError(f"shard_params has {spec} for {name}; {count} devices do not divide its {size} evenly.")

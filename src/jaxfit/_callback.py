@@ -137,9 +137,11 @@ class Callback:
     Attributes:
         every: When it is called: a number of steps, "epoch" for after every epoch, or None for whenever the run comes
             up for air, a few times a second. Whatever it says, it is called once more at the end.
+        writes: Whether it writes or draws, so that of several processes only the first calls it.
     """
 
     every: int | str | None = None
+    writes: bool = False
 
     def begin(self, run: Run) -> None:
         """The run begins, or goes on from a checkpoint. A callback that was used before forgets the run before."""

@@ -180,6 +180,16 @@ def checked(callbacks: Any) -> list[Callback]:
     return found
 
 
+def silenced(callbacks: list[Callback]) -> list[Callback]:
+    """The callbacks for a process beside the first: those that write do nothing, but are due when they are there."""
+    found = []
+    for callback in callbacks:
+        quiet = Callback()
+        quiet.every = callback.every
+        found.append(quiet if callback.writes else callback)
+    return found
+
+
 class Crew:
     """The callbacks of one run.
 
@@ -194,6 +204,7 @@ class Crew:
         self._callbacks = [one for one in callbacks if not isinstance(one, Keeper)] + self._keepers
         self._run, self._asked, self._together = run, asked, together
         self._told = [(0, 0)] * len(self._callbacks)
+        self._agreed: str | None = None
         self._chunk, self._started = _FIRST_STEPS, time.perf_counter()
         self._offset = 0  # the steps of an earlier try
         self.saved: Snapshot | None = None
@@ -265,8 +276,8 @@ class Crew:
             # All processes take the same steps, and all end where one of them is asked to.
             told = multihost_utils.process_allgather(np.array([chunk, self._asked.by is not None], np.int32))
             chunk = int(told[:, 0].min())
-            if told[:, 1].any() and self._asked.by is None:
-                self._asked.by = "a signal to another process"
+            if told[:, 1].any():
+                self._agreed = self._asked.by or "a signal to another process"
         self._chunk = chunk
 
     def visit(self, at: Stand, why: tuple[Status, str] | None = None, is_last: bool = False) -> Any:
@@ -297,14 +308,19 @@ class Crew:
             reason = self._answer(callback, callback(seen[told]))
             if reason is not None and why is None:
                 why = Status.STOPPED, f"Stopped after step {step}: {reason}"
-        if self._asked.by is not None and why is None:
+        if self._stop_by is not None and why is None:
             why = self.interrupted(at.log.steps)
         return why
+
+    @property
+    def _stop_by(self) -> str | None:
+        """Who asked for the end: of several processes, what all of them know."""
+        return self._agreed if self._together else self._asked.by
 
     def interrupted(self, step: int) -> tuple[Status, str]:
         """What to say where the user asked for the end."""
         step += self._offset
-        return Status.INTERRUPTED, f"Interrupted by {self._asked.by} after step {step}. {Status.INTERRUPTED.hint}"
+        return Status.INTERRUPTED, f"Interrupted by {self._stop_by} after step {step}. {Status.INTERRUPTED.hint}"
 
     def _seen(self, at: Stand, told: tuple[int, int], is_last: bool) -> Seen:
         return Seen(

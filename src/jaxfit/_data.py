@@ -152,8 +152,8 @@ class Group:
 
     def batch(self, drawn: None, position: jax.Array) -> Batch:
         del drawn
-        if _rows(self.data) == self.size:
-            return self.data
+        if _rows(self.data) < 2 * self.size:  # one batch, and perhaps what fills up the last device
+            return jax.tree.map(lambda rows: rows[: self.size], self.data)
         start = (position - self.first) * self.size
         return jax.tree.map(lambda rows: lax.dynamic_slice_in_dim(rows, start, self.size), self.data)
 

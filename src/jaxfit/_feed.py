@@ -136,7 +136,14 @@ class Stream:
             if rows == 0:
                 event, self._waiting = self._waiting, None
                 return event
-        return Piece(Group(jax.device_put(data), np.int32(step), size), rows // size, place)
+        return Piece(Group(self._put(data, size), np.int32(step), size), rows // size, place)
+
+    def _put(self, data: Batch, size: int) -> Batch:
+        """A group on its way to the device, or to those of a mesh: one batch is dealt out, several are copied."""
+        spread = self._task.spread
+        if spread is None:
+            return jax.device_put(data)
+        return spread.dealt(data) if _samples(data) == size else spread.copies(data)
 
     def _looks_sound(self, data: Batch, rows: int) -> bool:
         """Whether the values of a group are finite, and its labels in their range."""
@@ -162,7 +169,8 @@ class Stream:
 
     def sample(self, step: int) -> Piece:
         """Some data to look at where no step was taken."""
-        group = Group(jax.device_put(_joined([self.first], self._most, self._size)), np.int32(step), self._size)
+        data = _joined([self.first], self._most, self._size)
+        group = Group(self._put(data, self._size), np.int32(step), self._size)
         return Piece(group, 1, self.place)
 
     def next(self, most: int = 1) -> Any:

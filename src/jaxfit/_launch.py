@@ -11,6 +11,7 @@ from jaxfit._callback import Callback, Run
 from jaxfit._crew import Crew
 from jaxfit._ended import Ended
 from jaxfit._feed import Passes, Stream
+from jaxfit._interrupt import Asked
 from jaxfit._prepare import Prepared, step_limit
 from jaxfit._program import Task
 
@@ -76,14 +77,19 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
         batch_size=task.batch_size,
         identity=lambda: _identity.of(ready),
     )
+    together = task.spread is not None and task.spread.is_shared
+    if together and jax.process_index() > 0:
+        found = _crew.silenced(found)
     with _interrupt.heeded() as asked:
-        crew = Crew(found, run, asked, task.spread is not None and task.spread.is_shared)
+        crew = Crew(found, run, asked, together)
         try:
             if is_stream:
                 ready.data.tells = crew.keeps
                 summed = task.optimizer.needs_full_batch
                 given = task, ready.data, ready.wide
-                ended = _chunks.run(task, Passes(*given, asked) if summed else Stream(*given), crew, *limit)
+                ended = _chunks.run(
+                    task, Passes(*given, Asked() if together else asked) if summed else Stream(*given), crew, *limit
+                )
             else:
                 ended = _drive.in_memory(task, limit[0] or 0, crew)
             return _chunks.closed(task, ended, crew)

@@ -36,7 +36,7 @@ class Spread(NamedTuple):
 
     def copies(self, tree: Any) -> Any:
         """Arrays, whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: laid_out(leaf, NamedSharding(self.mesh, PartitionSpec())), tree)
 
     def dealt(self, data: Any) -> Any:
         """Arrays [n, ...], their rows dealt out to the devices; zeros fill up the last one."""
@@ -53,6 +53,8 @@ class Spread(NamedTuple):
                 lacking = stop - start - len(found)
                 return np.concatenate([found, np.zeros((lacking, *leaf.shape[1:]), leaf.dtype)]) if lacking else found
 
+            if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+                return jax.device_put(leaf, layout)  # dealt out already
             return jax.make_array_from_callback((rows + -rows % count, *leaf.shape[1:]), layout, part)
 
         return jax.tree.map(deal, data)
@@ -70,7 +72,7 @@ class Spread(NamedTuple):
         """Params, laid out."""
         leaves, tree = jax.tree.flatten(params)
         pairs = zip(leaves, self.specs, strict=True)
-        return tree.unflatten([jax.device_put(leaf, NamedSharding(self.mesh, spec)) for leaf, spec in pairs])
+        return tree.unflatten([laid_out(leaf, NamedSharding(self.mesh, spec)) for leaf, spec in pairs])
 
     def like_params(self, state: Any, params: Any) -> Any:
         """An optimizer's state whose arrays lie as the params of their shapes do, inside a program."""
@@ -85,7 +87,7 @@ class Spread(NamedTuple):
         return jax.tree.map(lay, state)
 
     def told(self, progress: Any) -> Any:
-        """What a program hands back, inside it: all but the state whole on every device, so that any host can read it."""
+        """What a program hands back, inside it: all but the state whole on every device, for any host to read."""
         whole = NamedSharding(self.mesh, PartitionSpec())
 
         def lay(leaf: Any) -> Any:
@@ -103,6 +105,16 @@ class Spread(NamedTuple):
     def is_whole(self) -> bool:
         """Whether every device has all params."""
         return not any(any(spec) for spec in self.specs)
+
+
+def laid_out(array: Any, layout: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process has, laid out over devices that may be those of several processes."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return jax.device_put(array, layout)
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.device_put(array, layout)
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, layout, lambda index: host[index])
 
 
 def spread(mesh: Any, shard_params: Any, params: Any, samples: int) -> Spread:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit import _checks, _identity
+from jaxfit import _checks, _identity, _mesh
 from jaxfit._batches import Place
 from jaxfit._callback import Outcome, Run
 from jaxfit._crew import Keeper, Log, Snapshot
@@ -94,7 +94,7 @@ class Checkpoint(Keeper):
         self._identity = run.identity()
         for _, folder in reversed(self._kept()):
             try:
-                told, found = _unpacked(_orbax().load(folder))
+                told, found = _unpacked(_stored(folder))
             except Exception as error:
                 warnings.warn(
                     f"the checkpoint {folder} cannot be read ({type(error).__name__}: {error}); the one before it is "
@@ -133,13 +133,18 @@ class Checkpoint(Keeper):
             if not is_last and not self._writing.done():
                 return
             self._finish()
+        if jax.process_count() > 1:  # they wait for each other, so each must come here at the same time
+            self._write(self._folder(snapshot, is_last), self._tree(snapshot))
+            return
         if self._writer is None:
             self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint", _step_back)
         tree = self._tree(snapshot)
-        folder = self.directory / (f"{snapshot.step}-end" if is_last else f"{snapshot.step}")
-        self._writing = self._writer.submit(self._write, folder, tree)
+        self._writing = self._writer.submit(self._write, self._folder(snapshot, is_last), tree)
         if is_last:
             self._finish()
+
+    def _folder(self, snapshot: Snapshot, is_last: bool) -> Path:
+        return self.directory / (f"{snapshot.step}-end" if is_last else f"{snapshot.step}")
 
     def _finish(self) -> None:
         """Waits for what is being written, and warns where that failed."""
@@ -163,11 +168,13 @@ class Checkpoint(Keeper):
         try:
             with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
                 ocp.save(folder, tree, overwrite=True)
-        finally:
+        except BaseException:
             for path in self.directory.glob(f"{folder.name}*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
-        for _, old in self._kept()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            raise
+        if jax.process_index() == 0:
+            for _, old in self._kept()[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def _tree(self, snapshot: Snapshot) -> dict[str, Any]:
         """A snapshot as a pytree of arrays."""
@@ -217,18 +224,29 @@ def _orbax() -> Any:
     return v1
 
 
+def _stored(folder: Path) -> dict[str, Any]:
+    """What orbax has stored, as NumPy arrays: the devices may be others than those that it was written from."""
+    ocp = _orbax()
+    kinds = ocp.pytree_metadata(folder).metadata
+    plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
+    return ocp.load(folder, plain)
+
+
 def _step_back() -> None:
     """Lets this thread, and those that it starts, wait for the ones that compute; where threads have priorities."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
 
 
-def _leaves(tree: Any) -> dict[str, np.ndarray]:
+def _leaves(tree: Any) -> dict[str, Any]:
     """The arrays of a pytree by their number; random keys as their data."""
 
     def plain(leaf: Any) -> np.ndarray:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        leaf = jax.random.key_data(leaf) if is_key else leaf
+        # What lies on the devices of several processes is written by all of them.
+        whole = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+        return np.asarray(leaf) if whole else leaf
 
     return {f"{index:05d}": plain(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}
 
@@ -239,12 +257,18 @@ def _packed(told: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     An array costs orbax some milliseconds however small it is.
     """
     entries, _ = jax.tree_util.tree_flatten_with_path(tree)
-    told["arrays"] = [[[key.key for key in path], str(leaf.dtype), list(leaf.shape)] for path, leaf in entries]
+    told["arrays"] = [
+        [[key.key for key in path], str(leaf.dtype), list(leaf.shape), _is_small(leaf)] for path, leaf in entries
+    ]
     text = json.dumps(told).encode()
-    small = [np.ascontiguousarray(leaf).tobytes() for _, leaf in entries if leaf.nbytes <= _SMALL]
+    small = [np.ascontiguousarray(leaf).tobytes() for _, leaf in entries if _is_small(leaf)]
     packed = np.frombuffer(b"".join([len(text).to_bytes(8, "little"), text, *small]), np.uint8)
-    large = {f"{index}": leaf for index, (_, leaf) in enumerate(entries) if leaf.nbytes > _SMALL}
+    large = {f"{index}": leaf for index, (_, leaf) in enumerate(entries) if not _is_small(leaf)}
     return {"packed": packed, **({"large": large} if large else {})}
+
+
+def _is_small(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and leaf.nbytes <= _SMALL
 
 
 def _unpacked(stored: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -253,10 +277,10 @@ def _unpacked(stored: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     start = 8 + int.from_bytes(packed[:8], "little")
     told = json.loads(packed[8:start])
     tree: dict[str, Any] = {"state": {}, "rows": {}, "looks": {}, "memories": {}}
-    for index, (path, name, shape) in enumerate(told["arrays"]):
+    for index, (path, name, shape, is_small) in enumerate(told["arrays"]):
         dtype = jnp.dtype(name)
         size = dtype.itemsize * math.prod(shape)
-        if size <= _SMALL:
+        if is_small:
             if start + size > len(packed):
                 raise ValueError("it ends too early")
             array = np.frombuffer(packed[start : start + size], dtype).reshape(shape)
@@ -315,6 +339,6 @@ def _like(arrays: dict[str, np.ndarray], state: State) -> State:
     def again(array: np.ndarray, leaf: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
-        return jnp.array(array)
+        return _mesh.laid_out(array, leaf.sharding) if leaf.committed else jnp.array(array)
 
     return tree.unflatten([again(arrays[key], leaf) for key, leaf in zip(sorted(arrays), leaves, strict=True)])

@@ -57,6 +57,8 @@ class CSVLog(Callback):
     Source: `keras.callbacks.CSVLogger`, for what `append` means; that one has a row per epoch.
     """
 
+    writes = True
+
     def __init__(self, path: str | os.PathLike[str], *, every: int = 1, append: bool = False):
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"CSVLog: path is {_checks.describe(path)}; {_EXPECTED}.")

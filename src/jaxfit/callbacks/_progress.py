@@ -29,6 +29,8 @@ class Progress(Callback):
         1000
     """
 
+    writes = True
+
     def __init__(self):
         self._bar: Any = None
         self._task: Any = None

@@ -68,6 +68,8 @@ class TensorBoard(Callback):
         1
     """
 
+    writes = True
+
     def __init__(
         self,
         logdir: str | os.PathLike[str],

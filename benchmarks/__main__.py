@@ -2,7 +2,7 @@
 
 import argparse
 
-from benchmarks import curve, many, network, overhead, parabola, sine
+from benchmarks import curve, long, many, network, overhead, parabola, sine
 from benchmarks.measure import machine, show, write
 
 TABLES = {
@@ -10,6 +10,7 @@ TABLES = {
     "curve": ("Curves by least squares", curve.measure),
     "network": ("Networks by minibatches", network.measure),
     "many": ("Many fits at once", many.measure),
+    "long": ("Long runs", long.measure),
     "overhead": ("What jaxfit itself costs", overhead.measure),
     "sine": ("Sine of a large array", sine.measure),
 }

@@ -20,6 +20,7 @@ NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 ARGUMENTS = {
     "arrays": {"side": 300},
     "convolutional_network": {"steps": 400},
+    "larger_than_memory": {"rows": 14_000_000, "share": 0.7},
     "learning_rates": {"count": 24},
     "million_spots": {"count": 20_000},
     "millions_of_parameters": {"epochs": 4},
@@ -493,6 +494,35 @@ def check_many_starts(found):
     assert 5 <= found["hits"] < 128
     np.testing.assert_allclose(periods[: found["hits"]], params["period"], rtol=1e-4)
     assert ranked[found["hits"]] > 2 * ranked[0]
+
+
+def check_killed_and_resumed(found):
+    assert list(found["differing"].values()) == [0, 0, 0]
+    assert found["steps"] == len(found["losses"]) == 20_000
+    for after, killed, resumed in zip((6_000, 14_000), found["killed"], found["resumed"], strict=True):
+        assert after <= killed < 20_000
+        assert 0 <= resumed < 20_000
+        assert resumed % 1_000 == 0
+    assert found["resumed"][0] <= found["resumed"][1] != 0
+    assert found["losses"][-100:].mean() < 0.01 < 0.5 < found["losses"][0]
+    assert found["accuracy"] > 0.99
+
+
+def check_larger_than_memory(found):
+    assert found["rows"] == 14_000_000
+    assert found["size"] == 2 * (8 * found["rows"] + 128)
+    assert found["status"] == "converged"
+    assert 2 <= found["passes"] < 12
+    assert not found["left"]
+    if sys.platform == "linux":
+        assert "Unable to allocate" in found["refused"]
+        assert found["taken"] < found["limit"] < found["size"]
+    truth = {"height": 1.0, "lifetime": 2.197, "asymmetry": 0.25, "frequency": 0.81}
+    for name, true in truth.items():
+        assert found["pulls"][name] == pytest.approx((found["params"][name] - true) / found["errors"][name])
+        assert abs(found["pulls"][name]) < 4
+        assert 0 < found["errors"][name] < 2e-3
+    assert found["chi_squared"] / found["degrees_of_freedom"] == pytest.approx(0.09, rel=2e-3)
 
 
 def check_watched_in_tensorboard(found):

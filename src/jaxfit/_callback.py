@@ -154,6 +154,9 @@ class Callback:
             structure to go on with, such as the run's with another learning rate.
         """
 
+    def restart(self) -> None:
+        """The optimizer starts anew from the first params, by a more careful rule, because it ended badly."""
+
     def best(self) -> Best | None:
         """Where the params of the result are to come from; None for the end of the run."""
         return None

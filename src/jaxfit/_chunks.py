@@ -14,8 +14,7 @@ from jaxfit._callback import Outcome
 from jaxfit._crew import Crew, Log, Stand
 from jaxfit._data import Group
 from jaxfit._ended import Ended, gradient_failure, loss_failure
-from jaxfit._feed import Broken, Memory, Passes, PassOver, Piece, Stream
-from jaxfit._feed import Ended as DataEnded
+from jaxfit._feed import Broken, DataEnded, Memory, Passes, PassOver, Piece, Stream
 from jaxfit._loop import Span
 from jaxfit._program import Task
 from jaxfit._status import Status
@@ -75,11 +74,13 @@ class _Run:
             self.is_epoch_end,
             self.loss,
             self.converged,
+            self.failure,
         )
 
     def go_on_from(self, saved: _crew.Snapshot) -> None:
         """Takes the place of an earlier run that was saved."""
-        self.log, self.state, self.loss, self.converged = saved.log, saved.state, saved.loss, saved.converged
+        self.log, self.state = saved.log, saved.state
+        self.loss, self.converged, self.failure = saved.loss, saved.converged, saved.failure
         self.task = self.task._replace(optimizer=saved.optimizer)
         self.feed.move_to(self.log.steps, saved.place)
         self.move(saved.place)
@@ -155,17 +156,19 @@ class _Run:
         if self.task.optimizer.averages:
             self.loss = self.look(taken.piece)[0]
 
-    def look(self, piece: Piece) -> tuple[float, float]:
-        """Loss and gradient's norm at the state's params, on the batch of the next step or, if there is none, the last.
+    def look(self, piece: Piece, state: Any = None) -> tuple[float, float]:
+        """Loss and gradient's norm at a state's params, on the batch of the next step or, if there is none, the last.
 
         Args:
             piece: The data of the next steps or of the last ones.
+            state: The state; None for that of the run.
         """
         step, group = self.log.steps, piece.group
         if isinstance(group, Group):
             position = min(step - int(group.first), piece.steps - 1)
             piece = piece._replace(group=dataclasses.replace(group, first=np.int32(step - position)))
-        progress = self.dispatched(self.task, piece, self.state, (step, step, step + 1))
+        state = self.state if state is None else state
+        progress = self.dispatched(self.task, piece, state, (step, step, step + 1))
         loss, norm = (float(np.asarray(progress.history[name])[0]) for name in ("loss", "gradient_norm"))
         return loss, norm
 
@@ -212,11 +215,16 @@ def run(
     why: tuple[Status, str] | None = None
     if saved is not None:
         now.go_on_from(saved)
+        if now.log.steps > (steps or math.inf) or (feed.steps_per_epoch is None and now.epoch > (epochs or math.inf)):
+            raise ValueError(
+                f"the run is to take {f'{steps} steps' if steps else f'{epochs} epochs'}, and its checkpoint stands "
+                f"after step {now.log.steps} already: give at least as many, or another directory to begin anew."
+            )
         why = None if saved.stop is None else (Status.STOPPED, saved.stop)
     data_ended, event, piece = False, None, None
 
     def is_over() -> bool:
-        return now.log.steps == steps or (epochs is not None and now.epoch >= epochs)
+        return now.log.steps == steps or now.epoch == epochs or now.failure is not None
 
     def follow(start: int) -> Any:
         """What comes next; at the limit, one more batch to look at."""
@@ -247,7 +255,12 @@ def run(
             now.look_back(event.place)
             event = None
         if not is_over():
-            why = crew.visit(now.stand())
+            stand = now.stand()
+            if crew.is_saving(stand) and piece is not None:
+                # What is kept must be worth going on from: its loss is looked at before it counts as the last.
+                found = now.look(event if isinstance(event, Piece) else piece)
+                stand = stand._replace(is_sound=task.skips or all(map(math.isfinite, found)))
+            why = crew.visit(stand)
             now.task = now.task._replace(optimizer=crew.optimizer or now.task.optimizer)
     task.optimizer.check_end(now.state)
     if now.loss is None:
@@ -255,15 +268,15 @@ def run(
         if piece is None:
             raise KeyboardInterrupt("before the first pass over the data was done")
         now.settle(piece)
-    rows, loss = now.log.rows(), now.loss
+    rows, loss, last = now.log.rows(), now.loss, piece or feed.sample(now.log.steps)
     assert loss is not None
     compiling = now.compile_seconds + getattr(feed, "compile_seconds", 0.0)
     return Ended(
         state=now.state,
         loss=loss,
         steps=now.log.steps,
-        history={name: rows[name] for name in task.record},
-        epochs=now.log.looks(),
+        history={name: jax.tree.map(np.array, rows[name]) for name in task.record},
+        epochs=jax.tree.map(np.array, now.log.looks()),
         converged=now.converged,
         failure=now.failure,
         data_ended=data_ended,
@@ -274,15 +287,18 @@ def run(
         stand=now.stand(),
         total=getattr(feed, "total", None),
         observations=getattr(feed, "observations", 0),
+        look=lambda state: now.look(last, state)[0],
     )
 
 
 def closed(task: Task, ended: Ended, crew: Crew) -> Ended:
     """The end of a run, of which all who look on are told; with the params that they found the best."""
     crew.visit(ended.stand, ended.why, is_last=True)
-    best = crew.best()
-    if best is not None and best.step < ended.steps:
-        loss = float(ended.history["loss"][best.step])
+    look = ended.look
+    best = None if look is None else crew.best()
+    if look is not None and best is not None and best.step < ended.steps:
+        loss = look(best.state)
         ended = ended._replace(state=best.state, loss=loss, steps=best.step, best=best.step)
+    ended = ended._replace(stand=None, look=None)
     crew.end(Outcome(*ended.verdict(task.optimizer), ended.loss, ended.steps))
     return ended

@@ -35,13 +35,14 @@ def _name(loss: Callable) -> str:
     return name if name in losses.__all__ and function is getattr(losses, name) else ""
 
 
-def check(task: Task, meaning: Any, nature: _forward.Nature | None) -> tuple[int, ...] | None:
+def check(task: Task, meaning: Any, nature: _forward.Nature | None, first: Any = None) -> tuple[int, ...] | None:
     """Checks a model's last step and the labels of data in memory.
 
     Args:
         task: The fit.
         meaning: What its model is, as a key.
         nature: What the program of a module tells; None for a function.
+        first: The first batch of a stream; None for other data.
 
     Returns:
         The shape of a prediction, [n, classes, ...]; None where the loss takes no labels.
@@ -58,14 +59,15 @@ def check(task: Task, meaning: Any, nature: _forward.Nature | None) -> tuple[int
     if name not in _LABELS | _WRONG_STEP.keys():
         return None
     if nature is None:
-        if task.data is None:
+        x = first.x if first is not None else task.data and task.data.x
+        if x is None:
             return None
 
         def evaluate(_: Any, params: Any, x: Any, key: Any) -> Any:
             del key
             return model(params, x)
 
-        nature = _forward.look(("function", meaning), evaluate, None, task.params, (), task.data.x)
+        nature = _forward.look(("function", meaning), evaluate, None, task.params, (), x)
     step, why = _WRONG_STEP.get(name, ("", ""))
     if step and nature.ending == step:
         warnings.warn(f"The model ends in {step}, and {why}", FitWarning, stacklevel=4)

@@ -1,5 +1,6 @@
 """The callbacks of a run: who is due when, what each is told, and what they ask for."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from jaxfit._status import Status
 from jaxfit.optimizers import Optimizer, State
 
 _BREATH = 0.2  # seconds between two visits: often enough for a bar that moves and for Ctrl-C
-_FIRST_STEPS = 16  # before anybody knows how long a step takes
+_FIRST_STEPS = 1  # before anybody knows how long a step takes
 _FASTER = 8  # by how much a chunk may be longer than the one before
 _TABLE_BYTES = 1 << 24  # of a chunk's history
 _MOST_STEPS = 4096
@@ -100,6 +101,7 @@ class Snapshot(NamedTuple):
         stop: Why a callback had ended the run; None where none had.
         loss: The loss at the end of the run; None where it was to go on.
         converged: Whether the optimizer had said so by then.
+        failure: What was not finite at its end; None where all was.
     """
 
     step: int
@@ -112,6 +114,7 @@ class Snapshot(NamedTuple):
     stop: str | None = None
     loss: float | None = None
     converged: bool = False
+    failure: str | None = None
 
 
 class Stand(NamedTuple):
@@ -127,6 +130,8 @@ class Stand(NamedTuple):
         is_epoch_end: Whether an epoch has just ended.
         loss: The loss at the end of the run; None before.
         converged: Whether the optimizer has said so.
+        failure: What was not finite; None where all was.
+        is_sound: Whether the loss there is known to be finite, where a snapshot is due.
     """
 
     log: Log
@@ -138,6 +143,8 @@ class Stand(NamedTuple):
     is_epoch_end: bool = False
     loss: float | None = None
     converged: bool = False
+    failure: str | None = None
+    is_sound: bool = True
 
 
 class Keeper(Callback):
@@ -152,11 +159,16 @@ class Keeper(Callback):
         raise NotImplementedError
 
 
-class _Function(Callback):
-    """A plain function of a `Seen` as a callback."""
+class Function(Callback):
+    """A plain function of a `Seen` as a callback.
+
+    Attributes:
+        name: What the function is called.
+    """
 
     def __init__(self, function: Callable[[Seen], Any]):
         self._function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, seen: Seen) -> Any:
         return self._function(seen)
@@ -165,7 +177,7 @@ class _Function(Callback):
 def checked(callbacks: Any) -> list[Callback]:
     """The callbacks as such; raises TypeError where one is none."""
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks is {_checks.describe(callbacks)}; expected a list, such as [{callbacks!r}].")
+        raise TypeError(f"callbacks is {_checks.describe(callbacks)}; expected a list of callbacks.")
     found = []
     for index, callback in enumerate(callbacks):
         if isinstance(callback, type) or not callable(callback):
@@ -173,7 +185,7 @@ def checked(callbacks: Any) -> list[Callback]:
                 f"callbacks[{index}] is {_checks.describe(callback)}; expected a callback such as "
                 "jaxfit.callbacks.Progress(), or a function of what is seen."
             )
-        found.append(callback if isinstance(callback, Callback) else _Function(callback))
+        found.append(callback if isinstance(callback, Callback) else Function(callback))
         every = found[-1].every
         if every not in (None, "epoch"):
             _checks.count(f"callbacks[{index}].every", every)
@@ -198,11 +210,14 @@ class Crew:
         optimizer: Who minimises from now on; None where no callback asked for a change.
     """
 
-    def __init__(self, callbacks: list[Callback], run: Run, asked: Asked, together: bool = False):
+    def __init__(
+        self, callbacks: list[Callback], run: Run, asked: Asked, *, together: bool = False, wide: bool = False
+    ):
         self._keepers = [callback for callback in callbacks if isinstance(callback, Keeper)]
         # Keepers come last: what they keep has the others' memories of the same step.
         self._callbacks = [one for one in callbacks if not isinstance(one, Keeper)] + self._keepers
-        self._run, self._asked, self._together = run, asked, together
+        self._run, self._asked, self._together, self._wide = run, asked, together, wide
+        self._stand: Stand | None = None  # where the run stood last
         self._told = [(0, 0)] * len(self._callbacks)
         self._agreed: str | None = None
         self._chunk, self._started = _FIRST_STEPS, time.perf_counter()
@@ -219,9 +234,9 @@ class Crew:
             found = keeper.load(self._run, state, optimizer)
             if found is not None and (self.saved is None or found.step > self.saved.step):
                 self.saved = found
-        step = 0 if self.saved is None else self.saved.step
+        self._run = self._run._replace(step=0 if self.saved is None else self.saved.step)
         for name, callback in self._named():
-            callback.begin(self._run._replace(step=step))
+            callback.begin(self._run)
             if self.saved is not None and name in self.saved.memories:
                 callback.recall(self.saved.memories[name])
 
@@ -236,6 +251,14 @@ class Crew:
         if failed is not None and outcome is not None:
             raise failed
 
+    def abandon(self) -> None:
+        """The run ended by an exception: what was done until then is kept, where somebody keeps it."""
+        if self._stand is not None and not self._together:
+            for keeper in self._keepers:
+                with contextlib.suppress(Exception):
+                    keeper.save(self._snapshot(self._stand, None), is_last=False)
+        self.end(None)
+
     def resume(self, attempt: int) -> Snapshot | None:
         """The snapshot that this try goes on from; None where it starts from its beginning."""
         found = self.saved
@@ -247,9 +270,11 @@ class Crew:
     def try_again(self, at: Stand) -> None:
         """Another try starts from step 0; its steps are numbered on from those of the one before."""
         if not self.is_silent(1):
-            self.visit(at)
+            self.visit(at, everyone=True)
         self._offset = at.log.steps
         self._told = [(0, 0)] * len(self._callbacks)
+        for callback in self._callbacks:
+            callback.restart()
 
     def is_silent(self, attempt: int) -> bool:
         """Whether a later try was saved already, so that this one is only done again to compare the two."""
@@ -280,37 +305,52 @@ class Crew:
                 self._agreed = self._asked.by or "a signal to another process"
         self._chunk = chunk
 
-    def visit(self, at: Stand, why: tuple[Status, str] | None = None, is_last: bool = False) -> Any:
+    def visit(
+        self, at: Stand, why: tuple[Status, str] | None = None, *, is_last: bool = False, everyone: bool = False
+    ) -> Any:
         """Calls those who are due; gives the status to end the run with, and why, or None to go on.
 
         Args:
             at: Where the run stands.
             why: What ended the run, at the last visit, where a callback or the user asked for it.
             is_last: Whether the run is over, so that all are called.
+            everyone: Whether all are called who have not been told of everything.
         """
         step = at.log.steps + self._offset
         seen: dict[tuple[int, int], Seen] = {}
         self.optimizer = None
-        if self.is_silent(at.attempt):
-            return why
-        for index, callback in enumerate(self._callbacks):
-            every: Any = callback.every
-            on_time = every is None or (at.is_epoch_end if every == "epoch" else step % every == 0)
-            if not (on_time or is_last):
+        self._stand = at
+        for index, callback in enumerate(() if self.is_silent(at.attempt) else self._callbacks):
+            told, here = self._told[index], (at.log.steps, at.log.epochs)
+            due = is_last or self._is_due(callback, at) or (everyone and told != here)
+            if not due or (isinstance(callback, Function) and told == here):
                 continue
             if isinstance(callback, Keeper):
-                callback.save(self._snapshot(at, why), is_last)
+                if at.is_sound or is_last:
+                    callback.save(self._snapshot(at, why), is_last)
                 continue
-            told = self._told[index]
             if told not in seen:
                 seen[told] = self._seen(at, told, is_last)
-            self._told[index] = at.log.steps, at.log.epochs
-            reason = self._answer(callback, callback(seen[told]))
+            self._told[index] = here
+            with _outside(self._wide):
+                reason = self._answer(callback, callback(seen[told]))
+            if self.optimizer is not None and self.optimizer is not at.optimizer:
+                at, seen = at._replace(optimizer=self.optimizer), {}
             if reason is not None and why is None:
                 why = Status.STOPPED, f"Stopped after step {step}: {reason}"
         if self._stop_by is not None and why is None:
             why = self.interrupted(at.log.steps)
         return why
+
+    def _is_due(self, callback: Callback, at: Stand) -> bool:
+        every: Any = callback.every
+        if every is None or every == "epoch":
+            return every is None or at.is_epoch_end
+        return (at.log.steps + self._offset) % every == 0
+
+    def is_saving(self, at: Stand) -> bool:
+        """Whether a snapshot falls due here."""
+        return any(self._is_due(keeper, at) for keeper in self._keepers) and not self.is_silent(at.attempt)
 
     @property
     def _stop_by(self) -> str | None:
@@ -347,14 +387,15 @@ class Crew:
                 )
             self.optimizer = answer
             return None
-        if answer is None or answer is False:
+        name = callback.name if isinstance(callback, Function) else type(callback).__name__
+        if answer is None or (isinstance(answer, (bool, np.bool_)) and not answer):
             return None
-        if answer is True:
-            return f"{type(callback).__name__} asked for it."
+        if isinstance(answer, (bool, np.bool_)):
+            return f"{name} asked for it."
         if isinstance(answer, (str, Stop)):
             return answer if isinstance(answer, str) else answer.reason
         raise TypeError(
-            f"{type(callback).__name__} returned {_checks.describe(answer)}; expected None to go on, a Stop with its "
+            f"{name} returned {_checks.describe(answer)}; expected None to go on, a Stop with its "
             "reason (or True) to end, or an optimizer to go on with."
         )
 
@@ -371,6 +412,7 @@ class Crew:
             stop=why[1] if why is not None and why[0] is Status.STOPPED else None,
             loss=at.loss,
             converged=at.converged,
+            failure=at.failure,
         )
 
     def _named(self) -> list[tuple[str, Callback]]:
@@ -386,9 +428,14 @@ class Crew:
     def best(self) -> Best | None:
         """Where the params of the result come from; None for the end of the run."""
         found = next((best for callback in self._callbacks if (best := callback.best()) is not None), None)
-        if found is None or found.step < self._offset:
+        if found is None or (self._offset and found.step <= self._offset):
             return None
         return found._replace(step=found.step - self._offset)
+
+
+def _outside(wide: bool) -> contextlib.AbstractContextManager:
+    """The precision that the user's own code runs in, around a fit that has set its own."""
+    return jax.enable_x64(False) if wide else contextlib.nullcontext()
 
 
 def capacity(row_bytes: int) -> int:

@@ -48,12 +48,14 @@ def in_memory(task: Task, steps: int, crew: Crew | None = None) -> Ended:
     else:
         crew.try_again(first.stand)
         second = _chunks.run(another, Memory(another), crew, steps, attempt=2)
-    better = second.failure is None and (second.loss < first.loss or not first.converged)
-    chosen = second if better or second.why else first
-    return chosen._replace(
+    # One that was ended from outside counts only where it is better already.
+    better = second.failure is None and (second.loss < first.loss or not (first.converged or second.why))
+    return (second if better else first)._replace(
         compile_seconds=first.compile_seconds + second.compile_seconds,
         run_seconds=first.run_seconds + second.run_seconds,
+        why=second.why,
         stand=second.stand,
+        look=second.look if better else None,  # what the callbacks found the best belongs to the second
     )
 
 

@@ -29,6 +29,7 @@ class Ended(NamedTuple):
         skipped: How many updates were left out, whose loss or gradient was not finite.
         best: The step that the params are of, where a callback found them better than the last; None for the last.
         stand: Where a run in chunks stood at its end.
+        look: A function that gives the loss at another state of such a run, on its last batch.
         total: By what the loss is multiplied to be the sum of the losses of all samples, of a stream that was summed
             over; None elsewhere.
         observations: How many numbers of y these have.
@@ -48,6 +49,7 @@ class Ended(NamedTuple):
     skipped: int = 0
     best: int | None = None
     stand: Any = None
+    look: Any = None
     total: float | None = None
     observations: int = 0
 

@@ -1,5 +1,6 @@
 """What a run in chunks is fed with: the data that the task holds, or groups of batches that come from outside."""
 
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jaxfit.optimizers import State
 
 _GROUP_BYTES = 1 << 20  # of batches that are handed over together: small steps are paid for by the dozen
 _GROUP_MOST = 32
+_BREATH = 0.2  # seconds after which a group is not waited for any longer
 
 
 class Piece(NamedTuple):
@@ -41,8 +43,22 @@ class PassOver(NamedTuple):
     place: Place
 
 
-class Ended(NamedTuple):
+class DataEnded(NamedTuple):
     """There are no more batches."""
+
+
+class Arrived(NamedTuple):
+    """What a stream has yielded.
+
+    Attributes:
+        batch: A batch, or several behind each other.
+        size: The samples in a batch.
+        place: Where the stream stands behind it.
+    """
+
+    batch: Batch
+    size: int
+    place: Place
 
 
 class Broken(NamedTuple):
@@ -89,8 +105,8 @@ class Stream:
 
     steps_per_epoch = None
 
-    def __init__(self, task: Task, batches: Batches, wide: bool):
-        self._task, self._batches, self._wide = task, batches, wide
+    def __init__(self, task: Task, batches: Batches, wide: bool, asked: Asked):
+        self._task, self._batches, self._wide, self._asked = task, batches, wide, asked
         pair = batches.peek()
         if pair is None:
             batches.next()  # says that there is nothing
@@ -109,28 +125,32 @@ class Stream:
         del step
         self._batches.move_to(place)
 
-    def take(self, step: int, most: int, state: State) -> Piece | PassOver | Ended | Broken:
+    def take(self, step: int, most: int, state: State) -> Piece | PassOver | DataEnded | Broken:
         """The next batches, at most so many: what there is until the pass ends; or what happened in their place."""
         del state
-        found: list[Batch] = []
-        place, rows, room = self.place, 0, min(most, self._most)
-        while rows < room * self._size:
-            event = self.next(room - rows // self._size)
-            if isinstance(event, (PassOver, Ended, Broken)):
-                if not found:
+        group: _Group | None = None
+        place, room, begun = self.place, min(most, self._most), time.perf_counter()
+        together = self._task.spread is not None and self._task.spread.is_shared  # all take the same steps
+        while group is None or group.rows < room * self._size:
+            if group is not None and not together and (self._asked.by or time.perf_counter() - begun > _BREATH):
+                break
+            event = self.next(room if group is None else room - group.rows // self._size)
+            if isinstance(event, (PassOver, DataEnded, Broken)):
+                if group is None:
                     return event
                 self._waiting = event
                 break
-            odd = _samples(event[0]) % self._size != 0
-            if odd and found:
+            # Only what hands over several batches in one has them cut apart again.
+            odd = event.size != self._size
+            if odd and group is not None:
                 self._waiting = event
                 break
-            found.append(event[0])
-            place, rows = event[1], rows + _samples(event[0])
+            group = group or _Group(event.batch, 1 if odd else self._most, event.size)
+            group.add(event.batch)
+            place = event.place
             if odd:
                 break
-        size = self._size if rows % self._size == 0 else rows
-        data = _joined(found, 1 if size == rows != self._size else self._most, size)
+        data, rows, size = group.data, group.rows, group.size
         if self._most > 1 and not self._looks_sound(data, rows):
             rows, place = self._sound(data, place, rows, size)
             if rows == 0:
@@ -169,9 +189,9 @@ class Stream:
 
     def sample(self, step: int) -> Piece:
         """Some data to look at where no step was taken."""
-        data = _joined([self.first], self._most, self._size)
-        group = Group(self._put(data, self._size), np.int32(step), self._size)
-        return Piece(group, 1, self.place)
+        group = _Group(self.first, self._most, self._size)
+        group.add(self.first)
+        return Piece(Group(self._put(group.data, self._size), np.int32(step), self._size), 1, self.place)
 
     def next(self, most: int = 1) -> Any:
         """The next batch, or several in one, with the place behind it; or an event."""
@@ -182,25 +202,27 @@ class Stream:
         try:
             pair = self._batches.next(most if self._most > 1 else 1)
         except StopIteration:
-            return Ended()
+            return DataEnded()
         except Exception as error:
-            what = f"{_named(epoch, number)} could not be had: {type(error).__name__}: {error}"
+            what = f"{_named(epoch, number)} could not be had: {type(error).__name__}: {error}".rstrip(".") + "."
             return Broken(what[0].upper() + what[1:], error)
         if pair is None:
             return PassOver(self.place)
-        plain = self._plain(pair)
+        several = self.place.batch - number > 1
+        plain = self._plain(pair, several)
         if plain is not None:
-            return plain, self.place
+            return Arrived(plain, self._size if several else _samples(plain), self.place)
         return self._usable(pair, epoch, number)
 
     def _usable(self, pair: Any, epoch: int, number: int) -> Any:
         """A batch with the place behind it, or what is wrong with it."""
         try:
-            return self._checked(pair, epoch, number), self.place
+            batch = self._checked(pair, epoch, number)
+            return Arrived(batch, _samples(batch), self.place)
         except (TypeError, ValueError) as error:
             return Broken(f"A batch could not be used: {error}", error)
 
-    def _plain(self, pair: Any) -> Batch | None:
+    def _plain(self, pair: Any, several: bool) -> Batch | None:
         """A batch of two NumPy arrays that are like those of the first, but for their values; None for others.
 
         What is looked at once for a group costs a small step less than what is looked at for every batch.
@@ -210,9 +232,11 @@ class Stream:
         for part, model in zip(pair, self.first, strict=False):
             if type(part) is not np.ndarray or type(model) is not np.ndarray:
                 return None
-            if part.dtype != model.dtype or part.shape[1:] != model.shape[1:] or len(part) % self._size:
+            if part.dtype != model.dtype or part.shape[1:] != model.shape[1:]:
                 return None
-        if len(pair[0]) != len(pair[1]):
+            if not several and len(part) != self._size:
+                return None
+        if len(pair[0]) != len(pair[1]) or (several and len(pair[0]) % self._size):
             return None
         return Batch(*pair)
 
@@ -246,7 +270,7 @@ class Passes:
     steps_per_epoch = 1
 
     def __init__(self, task: Task, batches: Batches, wide: bool, asked: Asked):
-        self._stream, self._asked = Stream(task, batches, wide), asked
+        self._stream, self._asked = Stream(task, batches, wide, asked), asked
         self.first = self._stream.first
         size = _program.blocks(task.problem, task.params, self.first, (task.meaning, "stream"))
         self._task = task._replace(problem=task.problem._replace(block=size))
@@ -264,19 +288,21 @@ class Passes:
         """Goes on where an earlier run stood."""
         self._stream.move_to(step, place)
 
-    def take(self, step: int, most: int, state: State) -> Piece | Ended | Broken | None:
+    def take(self, step: int, most: int, state: State) -> Piece | DataEnded | Broken | None:
         """What is summed over the next pass; None where the user asks for an end before that is done."""
         del step, most
         if self._piece is not None and bool(state.inner.done):
             return self._piece  # the step only says so
         totals, total, observations = None, 0.0, 0
         while not isinstance(event := self._stream.next(), PassOver):
-            if isinstance(event, (Ended, Broken)):
+            if isinstance(event, (DataEnded, Broken)):
                 return event
             if self._asked.by is not None:
                 return None
-            batch = event[0]
-            totals, seconds = _program.add_terms(self._task, state, totals, batch)
+            batch = self._put(event.batch)
+            before = totals
+            totals, seconds = _program.add_terms(self._task, state, before, batch)
+            jax.block_until_ready(before)  # one batch is read while the device computes, not many
             self.compile_seconds += seconds
             if self.total is None:
                 more, count = _errors.observations(self._task.problem, self._task.params, batch)
@@ -287,6 +313,13 @@ class Passes:
         summed: Any = totals.mean(self._task.problem.sums)  # which is a batch to a `Known` problem
         self._piece = Piece(Whole(summed), 1, event.place)
         return self._piece
+
+    def _put(self, batch: Batch) -> Batch:
+        """A batch on its way to the devices."""
+        spread = self._task.spread
+        if spread is None:
+            return _copied(batch)
+        return spread.dealt(batch) if _samples(batch) % spread.mesh.shape[spread.rows] == 0 else spread.copies(batch)
 
     def sample(self, step: int) -> Piece | None:
         """What was summed last."""
@@ -321,22 +354,32 @@ def _check_alike(name: str, batch: Batch, first: Batch) -> None:
             )
 
 
-def _joined(batches: list[Batch], room: int, size: int) -> Batch:
+def _copied(batch: Batch) -> Batch:
+    """A batch whose NumPy arrays are its own: what yields it may use them again while the device computes."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf), batch)
+
+
+class _Group:
     """Batches behind each other, in memory of its own: what yields them may use its arrays again.
 
-    Args:
-        batches: The batches, one or more in each.
-        room: How many there is to be room for.
-        size: The samples in one.
+    Attributes:
+        data: The samples, with room for more.
+        rows: How many there are.
+        size: How many make a batch.
     """
 
-    def joined(*leaves: Any) -> Any:
-        if room == 1 and isinstance(leaves[0], jax.Array):
-            return leaves[0]
-        rows, filled = np.empty((room * size, *leaves[0].shape[1:]), leaves[0].dtype), 0
-        for leaf in leaves:
-            rows[filled : filled + len(leaf)] = leaf
-            filled += len(leaf)
-        return rows
+    def __init__(self, first: Batch, room: int, size: int):
+        self.rows, self.size, self._alone = 0, size, room == 1
+        self.data = first
+        if not self._alone:
+            self.data = jax.tree.map(lambda leaf: np.empty((room * size, *leaf.shape[1:]), leaf.dtype), first)
 
-    return jax.tree.map(joined, *batches)
+    def add(self, batch: Batch) -> None:
+        """Appends a batch, or several."""
+        end = self.rows + _samples(batch)
+        if self._alone:
+            self.data, self.rows = _copied(batch), end
+            return
+        for rows, leaf in zip(jax.tree.leaves(self.data), jax.tree.leaves(batch), strict=True):
+            rows[self.rows : end] = leaf
+        self.rows = end

@@ -98,7 +98,8 @@ def fit(
         progress: Whether a bar on stderr shows how far the run is; None for a run that will be long, where somebody
             sits at a terminal or a notebook.
         on_nonfinite: What to do at a step whose loss or gradient is NaN or infinite: "stop" there; or "skip" its
-            update and go on, for batches of which some are bad (the message counts them).
+            update and go on, for batches of which some are bad (the message counts them). NaN in the data themselves
+            is refused, as ever.
         mesh: A `jax.sharding.Mesh` of devices that the fit is spread over, by the compiler: samples along its axis
             "data" (or its first), params whole on every device. The result is that of one device, but for the order of
             sums; the batch size need not be a multiple of the devices. Axes may be of any type. None for one device.
@@ -159,6 +160,11 @@ def fit(
     task = ready.task
     with ready.precision():
         if ready.traced:
+            if callbacks or progress or mesh is not None:
+                raise TypeError(
+                    "callbacks, progress and mesh belong to a fit that is driven from outside; inside jit, vmap or "
+                    "grad, leave them out."
+                )
             return cast("FitResult", _traced.fit(task, step_limit(task, steps, epochs), absolute_sigma))
         ended = _launch.launch(ready, steps, epochs, callbacks, progress, mesh, shard_params)
     again = functools.partial(

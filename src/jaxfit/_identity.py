@@ -1,6 +1,8 @@
 """What makes a run this run and no other, in words and digests that are the same in every process."""
 
 import hashlib
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit import _checks, _code
+from jaxfit import _checks, _code, _modules
 from jaxfit._prepare import Prepared
 
 _WHOLE = 1 << 28  # bytes of an array that are all read; of a larger one, so many spread over it
@@ -62,7 +64,16 @@ def _of_model(ready: Prepared) -> dict[str, Any]:
         return _of_function(ready.model)
     module = ready.task.network.given
     text = f"{type(module).__name__} with params {_checks.describe_tree(ready.task.network.params)}"
-    return {"text": text, "code": _code.code_of(type(module).__call__)}
+    parts = {f"layer {name or type(part).__name__}": _part(part) for name, part in _modules.parts(module)}
+    code = _code.code_of(type(module).__call__)
+    return {"text": text, "code": code | {"parts": code["parts"] | parts} if code else None}
+
+
+def _part(module: Any) -> str:
+    """A layer, as a digest of its class and of its settings; its arrays are told apart elsewhere."""
+    kind = type(module)
+    call = _code.code_of(kind.__call__) if callable(module) else None
+    return _code.digest(kind.__qualname__ + repr(call and call["parts"]) + _modules.settings(module, _code.text))
 
 
 def _of_function(function: Callable) -> dict[str, Any]:
@@ -77,17 +88,28 @@ def _short(value: Any) -> str:
 
 
 def _of_optimizer(optimizer: Any) -> dict[str, Any]:
-    functions = [value for _, value in optimizer.tree_flatten()[1][1] if callable(value)]
-    found = {"text": repr(optimizer), "digest": _digest(jax.tree.leaves(optimizer))}
-    return found | ({"code": _code.code_of(functions[0])} if functions else {})
+    functions = [value for _, value in optimizer.tree_flatten()[1][1] if callable(value) or isinstance(value, tuple)]
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(optimizer))
+    found: dict[str, Any] = {"text": text, "digest": _digest(jax.tree.leaves(optimizer))}
+    if functions:  # schedules, and what an optax transformation is made of
+        parts = [_code.code_of(part) for part in jax.tree.leaves(functions) if callable(part)]
+        named = {f"{name} of its function {at}": entry for at, code in enumerate(parts) if code
+                 for name, entry in code["parts"].items()}  # fmt: skip
+        tag = sys.implementation.cache_tag
+        found["code"] = {"python": tag, "parts": {"": "", **named}, "source": None} if named else None
+    return found
 
 
 def _of_data(ready: Prepared) -> dict[str, Any]:
     if ready.kind == "sampler":
         return _of_function(ready.data)
     if ready.kind == "stream":
-        source = ready.data.source
-        return {"text": str(getattr(source, "identity", f"batches of a {type(source).__name__}"))}
+        source, first = ready.data.source, ready.data.peek()
+        if hasattr(source, "identity"):
+            return {"text": str(source.identity)}
+        # An order may be drawn anew in each process; what lies in memory as it is, does not change.
+        text = f"batches of a {type(source).__name__}, the first {_checks.describe_tree(first)}"
+        return {"text": text} | ({"digest": _digest(jax.tree.leaves(source))} if isinstance(source, list) else {})
     assert ready.task.data is not None
     return _arrays((ready.task.data.x, ready.task.data.y))
 

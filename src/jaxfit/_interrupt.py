@@ -40,7 +40,8 @@ def heeded() -> Iterator[Asked]:
 
     def restore() -> None:
         for number, usual in taken.items():
-            signal.signal(number, usual)
+            if signal.getsignal(number) is note:
+                signal.signal(number, usual)
 
     try:
         for number in taken:

@@ -61,8 +61,11 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
     is_stream = ready.kind == "stream"
     limit = _options.limit(task.optimizer, steps, epochs) if is_stream else (step_limit(task, steps, epochs), None)
     found = _crew.checked(callbacks)
+    if not is_stream and task.steps_per_epoch is None and any(one.every == "epoch" for one in found):
+        late = next(type(one).__name__ for one in found if one.every == "epoch")
+        raise ValueError(f"{late} is to act after every epoch, and a sampler has none: give it every=, in steps.")
     is_long = not is_stream and _drive.is_long(task, limit[0] or 0)
-    found += _bar(progress, is_long)
+    found += _bar(progress, is_long, found)
     if not (found or is_stream or is_long):
         return _drive.in_memory(task, limit[0] or 0)
     run = Run(
@@ -81,29 +84,28 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
     if together and jax.process_index() > 0:
         found = _crew.silenced(found)
     with _interrupt.heeded() as asked:
-        crew = Crew(found, run, asked, together)
+        crew = Crew(found, run, asked, together=together, wide=ready.wide)
         try:
             if is_stream:
                 ready.data.tells = crew.keeps
                 summed = task.optimizer.needs_full_batch
-                given = task, ready.data, ready.wide
-                ended = _chunks.run(
-                    task, Passes(*given, Asked() if together else asked) if summed else Stream(*given), crew, *limit
-                )
+                feed = (Passes if summed else Stream)(task, ready.data, ready.wide, Asked() if together else asked)
+                ended = _chunks.run(task, feed, crew, *limit)
             else:
                 ended = _drive.in_memory(task, limit[0] or 0, crew)
             return _chunks.closed(task, ended, crew)
         except BaseException:
-            crew.end(None)
+            crew.abandon()
             raise
 
 
-def _bar(progress: Any, is_long: bool) -> list[Callback]:
-    """The progress bar, where one is wanted."""
-    if progress not in (None, True, False):
+def _bar(progress: Any, is_long: bool, found: list[Callback]) -> list[Callback]:
+    """The progress bar, where one is wanted and there is none yet."""
+    if not (progress is None or isinstance(progress, bool)):
         raise TypeError(f"progress is {_checks.describe(progress)}; expected True, False or None.")
     if progress is False or (progress is None and not is_long):
         return []
     from jaxfit.callbacks._progress import Progress, is_watched
 
-    return [Progress()] if progress or is_watched() else []
+    wanted = (progress or is_watched()) and not any(isinstance(one, Progress) for one in found)
+    return [Progress()] if wanted else []

@@ -47,7 +47,7 @@ class Spread(NamedTuple):
                 return self.copies(leaf)
             rows, layout = leaf.shape[0], NamedSharding(self.mesh, PartitionSpec(self.rows))
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 start, stop, _ = index[0].indices(rows + -rows % count)
                 found = np.asarray(leaf[start : min(stop, rows)])
                 lacking = stop - start - len(found)

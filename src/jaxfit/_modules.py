@@ -267,6 +267,44 @@ def _skeleton(value: Any) -> Any:
     return value
 
 
+def parts(module: Any) -> list[tuple[str, Any]]:
+    """A module and all modules inside it, with their names."""
+    if _model.kind(module) == "nnx":
+        from flax import nnx
+
+        return [("/".join(map(str, path)), part) for path, part in nnx.iter_modules(module)]
+    found, queue = [], [("", module)]
+    while queue:
+        name, part = queue.pop(0)
+        if _model.kind(part) == "linen":
+            found.append((name, part))
+            queue += [(f"{name}/{key}".strip("/"), value) for key, value in _fields(part).items()]
+        elif isinstance(part, (tuple, list)):
+            queue += [(f"{name}/{at}".strip("/"), value) for at, value in enumerate(part)]
+    return found
+
+
+def settings(module: Any, told: Callable[[Any], str]) -> str:
+    """What a module is set to, without its arrays and the modules inside it, as text.
+
+    Args:
+        module: The module.
+        told: What tells a value.
+    """
+    from flax import nnx
+
+    own = _fields(module) if _model.kind(module) == "linen" else vars(module)
+    kinds = (nnx.Variable, nnx.RngStream, nnx.Rngs, jax.Array, np.ndarray)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, kinds) or _model.kind(value) is not None:
+            return type(value).__name__
+        return [plain(leaf) for leaf in value] if isinstance(value, (tuple, list, nnx.List)) else value
+
+    kept = {key: plain(value) for key, value in own.items() if not key.startswith("_pytree")}
+    return ", ".join(f"{key}={told(value)}" for key, value in sorted(kept.items()) if not _is_switch(key, value))
+
+
 # -- both -----------------------------------------------------------------------------------------------------------
 
 

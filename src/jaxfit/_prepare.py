@@ -142,7 +142,9 @@ def prepare(
         )
         task = task._replace(problem=_program.at(task, None, *held[:2]))
         if not traced:
-            task = task._replace(classes=_classes.check(task, own, network and network.nature))
+            task = task._replace(
+                classes=_classes.check(task, own, network and network.nature, _first(data, start.wide))
+            )
         if not traced and chosen.in_blocks and batch is not None:
             block = _program.blocks(task.problem, task.params, batch, (meaning, network and fingerprint(held)))
             task = task._replace(problem=task.problem._replace(block=block))
@@ -159,6 +161,14 @@ def _samples(data: Any, batch: Batch | None, loss: Callable, sigma: Any, weights
         batch = batch._replace(weights=_inputs.spread("weights", weights, batch, wide, rows_only=True))
         _options.check_weights(loss, batch)
     return batch
+
+
+def _first(data: Any, wide: bool) -> Batch | None:
+    """The first batch of a stream, where it is one; what is wrong with it is said when it is dealt."""
+    pair = data.peek() if isinstance(data, Batches) else None
+    with contextlib.suppress(TypeError, ValueError):
+        return _inputs.arrays(tuple(pair), wide) if isinstance(pair, (tuple, list)) else None
+    return None
 
 
 def other_data(given: Any, batch: Batch | None, wide: bool, size: Any) -> Batch:

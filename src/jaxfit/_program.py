@@ -213,7 +213,7 @@ def chunk(
     drawn = undrawn(task) if own and drawn is None else drawn
     epochs = capacity // task.steps_per_epoch + 1 if own and task.looks_back and task.steps_per_epoch else 0
 
-    def program(leaves, state, bounds, held, data, validation, seed, span, drawn):
+    def program(leaves, state, bounds, held, data: Any, validation, seed, span, drawn):
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
         problem = Known(*problem) if optimizer.in_blocks and not own else problem
@@ -447,6 +447,8 @@ def _evaluate(
     """What is written down after an epoch."""
     batch, prefix = (data, "") if validation is None else (validation, "validation_")
     assert batch is not None
+    if validation is None and task.spread is not None:
+        batch = task.spread.trimmed(batch)
     carried, frozen = held
     problem = at(task, None, state.carried if task.held.changes else carried, frozen)
     params = optimizer.answer(state)

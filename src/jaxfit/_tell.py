@@ -45,13 +45,15 @@ def lively() -> Any:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     times = TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn()
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(20),
+        BarColumn(10),
         MofNCompleteColumn(),
         *times,
-        TextColumn("{task.fields[shown]}"),
+        # What does not fit into the line is cut off, not the bar.
+        TextColumn("{task.fields[shown]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
-    return Progress(*columns, console=Console(stderr=True), auto_refresh=False)
+    return Progress(*columns, console=Console(stderr=True), auto_refresh=False, expand=True)

@@ -1,6 +1,7 @@
 """Checkpoints: a run that is killed goes on where it was, and ends as if nothing had happened. Written by orbax."""
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ import shutil
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from jaxfit.optimizers import Optimizer, State
 
 _FORMAT = 1
 _SMALL = 1 << 20  # bytes
+_one_at_a_time = threading.Lock()
 _NAME = re.compile(r"(\d+)(-end)?")
 
 
@@ -85,13 +88,14 @@ class Checkpoint(Keeper):
         self._identity: dict[str, Any] | None = None
         self._writer: concurrent.futures.ThreadPoolExecutor | None = None
         self._writing: concurrent.futures.Future | None = None
+        self._loaded: Path | None = None  # the checkpoint that this run goes on from
 
     # -- going on ---------------------------------------------------------------------------------------------------
 
     def load(self, run: Run, state: State, optimizer: Optimizer) -> Snapshot | None:
         """The newest checkpoint that can be read; None where there is none."""
         _orbax()
-        self._identity = run.identity()
+        self._identity, self._loaded = run.identity(), None
         for _, folder in reversed(self._kept()):
             try:
                 told, found = _unpacked(_stored(folder))
@@ -104,6 +108,7 @@ class Checkpoint(Keeper):
                 )
                 continue
             self._check(told, folder)
+            self._loaded = folder
             return _snapshot(told, found, state, optimizer)
         return None
 
@@ -129,6 +134,8 @@ class Checkpoint(Keeper):
 
     def save(self, snapshot: Snapshot, is_last: bool) -> None:
         """Saves beside the run; the last one before this returns."""
+        if self._folder(snapshot, is_last) == self._loaded:
+            return  # a finished run, started again
         if self._writing is not None:
             if not is_last and not self._writing.done():
                 return
@@ -163,17 +170,22 @@ class Checkpoint(Keeper):
     def _write(self, folder: Path, tree: dict[str, Any]) -> None:
         """Writes a checkpoint, then drops what is too old; in the writer's thread."""
         ocp = _orbax()
-        saving = ocp.options.ArrayOptions.Saving(use_ocdbt=False)  # one store for each array: quicker for small ones
+        context = ocp.Context()
+        context.array.saving.use_ocdbt = False  # one store for each array: quicker for small ones
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)):
+            with _quietly(), context:
                 ocp.save(folder, tree, overwrite=True)
         except BaseException:
             for path in self.directory.glob(f"{folder.name}*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
             raise
         if jax.process_index() == 0:
-            for _, old in self._kept()[: -self.keep]:
+            kept = self._kept()
+            here = next((at for at, path in kept if path == folder), (0, False))
+            beyond = [path for at, path in kept if at > here]  # a run that went back, from where it failed
+            within = [path for at, path in kept if at <= here]
+            for old in (*beyond, *within[: -self.keep]):
                 shutil.rmtree(old, ignore_errors=True)
 
     def _tree(self, snapshot: Snapshot) -> dict[str, Any]:
@@ -190,6 +202,7 @@ class Checkpoint(Keeper):
             "stop": snapshot.stop,
             "loss": snapshot.loss,
             "converged": snapshot.converged,
+            "failure": snapshot.failure,
             "memories": {
                 name: {key: value for key, value in memory.items() if not isinstance(value, State)}
                 for name, memory in snapshot.memories.items()
@@ -220,16 +233,29 @@ def _orbax() -> Any:
         from orbax.checkpoint import v1
     except ImportError as error:
         raise ImportError("checkpoints are written by orbax: pip install orbax-checkpoint") from error
-    logging.getLogger("absl").setLevel(logging.ERROR)
     return v1
 
 
 def _stored(folder: Path) -> dict[str, Any]:
     """What orbax has stored, as NumPy arrays: the devices may be others than those that it was written from."""
     ocp = _orbax()
-    kinds = ocp.pytree_metadata(folder).metadata
-    plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
-    return ocp.load(folder, plain)
+    with _quietly():
+        kinds = ocp.pytree_metadata(folder).metadata
+        plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
+        return ocp.load(folder, plain)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Orbax, by one thread at a time, as it counts its operations for the whole process, and without what it logs."""
+    with _one_at_a_time:
+        logger = logging.getLogger("absl")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _step_back() -> None:
@@ -241,7 +267,7 @@ def _step_back() -> None:
 def _leaves(tree: Any) -> dict[str, Any]:
     """The arrays of a pytree by their number; random keys as their data."""
 
-    def plain(leaf: Any) -> np.ndarray:
+    def plain(leaf: Any) -> Any:
         is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         leaf = jax.random.key_data(leaf) if is_key else leaf
         # What lies on the devices of several processes is written by all of them.
@@ -260,11 +286,20 @@ def _packed(told: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     told["arrays"] = [
         [[key.key for key in path], str(leaf.dtype), list(leaf.shape), _is_small(leaf)] for path, leaf in entries
     ]
-    text = json.dumps(told).encode()
+    text = json.dumps(told, default=_plain_number).encode()
     small = [np.ascontiguousarray(leaf).tobytes() for _, leaf in entries if _is_small(leaf)]
     packed = np.frombuffer(b"".join([len(text).to_bytes(8, "little"), text, *small]), np.uint8)
     large = {f"{index}": leaf for index, (_, leaf) in enumerate(entries) if not _is_small(leaf)}
     return {"packed": packed, **({"large": large} if large else {})}
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of NumPy's or JAX's as JSON has it."""
+    if np.ndim(value) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(
+        f"the memory of a callback holds {_checks.describe(value)}; expected numbers, strings and optimizer states."
+    )
 
 
 def _is_small(leaf: Any) -> bool:
@@ -324,6 +359,7 @@ def _snapshot(told: dict[str, Any], found: dict[str, Any], state: State, optimiz
         stop=told["stop"],
         loss=told["loss"],
         converged=told["converged"],
+        failure=told["failure"],
     )
 
 

@@ -64,7 +64,7 @@ class CSVLog(Callback):
             raise TypeError(f"CSVLog: path is {_checks.describe(path)}; {_EXPECTED}.")
         if not isinstance(append, bool):
             raise TypeError(f"CSVLog: append is {_checks.describe(append)}; expected True or False.")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)
         self._rows_every = _checks.count("CSVLog: every", every)
         self._append = append
         self._file: Any = None

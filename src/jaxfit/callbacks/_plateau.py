@@ -42,6 +42,10 @@ class _Watch(Callback):
         del run
         self._forget()
 
+    def restart(self) -> None:
+        """Begins anew."""
+        self._forget()
+
     def _look(self, seen: Seen) -> bool | None:
         """Whether the watched number is better than ever; None where there is none to look at."""
         value = self._watched(seen)
@@ -193,7 +197,7 @@ class ReduceOnPlateau(_Watch):
     Args:
         monitor: What is watched, as in `EarlyStopping`.
         factor: What the learning rate is multiplied by, between 0 and 1.
-        patience: How many looks without a better number it takes.
+        patience: How many looks without a better number are let pass; the one after them makes it smaller.
         min_delta: By how much it must be better to count, in its units.
         mode: Whether small or large numbers are good: "min" or "max".
         least: The smallest learning rate.
@@ -244,7 +248,7 @@ class ReduceOnPlateau(_Watch):
 
     def __call__(self, seen: Seen) -> Any:
         """Looks, and gives the optimizer to go on with where patience is over."""
-        if self._look(seen) is not False or self._waited < self.patience:
+        if self._look(seen) is not False or self._waited <= self.patience:
             return None
         self._waited = 0
         rate = max(float(seen.optimizer.learning_rate) * self.factor, self.least)  # pyright: ignore[reportAttributeAccessIssue]

@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
+import numpy as np
+
 from jaxfit import _tell
 from jaxfit._callback import Callback, Outcome, Run, Seen
-
-_SHOWN = 4  # numbers of an epoch beside the bar
 
 
 class Progress(Callback):
@@ -34,6 +34,7 @@ class Progress(Callback):
     def __init__(self):
         self._bar: Any = None
         self._task: Any = None
+        self._shown: dict[str, Any] = {}
 
     def begin(self, run: Run) -> None:
         """Draws the bar where the run begins."""
@@ -43,6 +44,7 @@ class Progress(Callback):
         total = run.epochs if by_epochs else run.steps
         # A run that stops by itself has a limit, not a goal.
         total = None if run.optimizer.default_steps is not None and total == run.optimizer.default_steps else total
+        self._shown, self._total = {}, total
         done = 0 if by_epochs else run.step
         self._task = self._bar.add_task("epochs" if by_epochs else "steps", total=total, completed=done, shown="")
         self._bar.start()
@@ -51,18 +53,14 @@ class Progress(Callback):
         """Moves the bar on."""
         if self._bar is None:
             return
-        shown = []
-        if len(seen.history["loss"]):
-            shown.append(f"loss {_short(seen.history['loss'][-1])}")
-        latest = {name: values[-1] for name, values in seen.epoch_history.items() if len(values)}
-        self._latest = latest or getattr(self, "_latest", {})
-        numbers = [(name, value) for name, value in self._latest.items() if getattr(value, "ndim", 1) == 0]
-        shown += [f"{name} {_short(value)}" for name, value in numbers[:_SHOWN]]
+        latest = {"loss": seen.history["loss"], **seen.epoch_history}
+        self._shown |= {name: values[-1] for name, values in latest.items() if len(values) and np.ndim(values) == 1}
+        numbers = [f"{name} {float(value):.4g}" for name, value in self._shown.items()]
         if seen.run.steps is not None and seen.run.epochs is not None:
-            shown.insert(0, f"epoch {seen.epoch}/{seen.run.epochs}")
+            numbers.insert(0, f"epoch {seen.epoch}/{seen.run.epochs}")
         done = seen.epoch if seen.run.steps is None else seen.step
-        more = {"total": done} if seen.is_last else {}  # which is all there will be
-        self._bar.update(self._task, completed=done, shown="  ".join(shown), refresh=True, **more)
+        more = {"total": done} if seen.is_last and self._total is None else {}  # which is all there will be
+        self._bar.update(self._task, completed=done, shown="  ".join(numbers), refresh=True, **more)
 
     def end(self, outcome: Outcome | None) -> None:
         """Leaves the bar as it is."""
@@ -73,11 +71,6 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
-        self._latest: dict[str, Any] = {}
-
-
-def _short(number: Any) -> str:
-    return f"{float(number):.4g}"
 
 
 def is_watched() -> bool:

@@ -80,7 +80,7 @@ class TensorBoard(Callback):
     ):
         if not isinstance(logdir, (str, os.PathLike)):
             raise TypeError(f"TensorBoard: logdir is {_checks.describe(logdir)}; {_EXPECTED}.")
-        self.logdir = os.fspath(logdir)
+        self.logdir = os.path.abspath(logdir)
         self._check_logdir()
         self._rows_every = _checks.count("TensorBoard: every", every)
         self._histograms = None if histograms is None else _checks.count("TensorBoard: histograms", histograms)

@@ -136,7 +136,14 @@ class Batches(Iterator[tuple[np.ndarray, np.ndarray]]):
         done = 0
         while done < last - first:
             number, at = divmod(first + done, files.window)
-            held = self._hold(number)
+            try:
+                held = self._hold(number)
+            except (OSError, ValueError):
+                count = done // files.batch_size  # those before it are handed out; the next call raises
+                if count == 0:
+                    raise
+                self._batch += count
+                return (batch[0][: count * files.batch_size], batch[1][: count * files.batch_size]), count
             end = min(at + last - first - done, self._order.rows(number))
             place = slice(done, done + end - at)
             for out, rows in zip(batch, held, strict=True):

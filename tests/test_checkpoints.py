@@ -1,5 +1,6 @@
 """Checkpoints: a run that was interrupted, however and wherever, and started again ends with the same bits."""
 
+import dataclasses
 import functools
 import os
 import random
@@ -17,8 +18,9 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import linen
+from flax import linen, nnx
 from orbax.checkpoint import v1 as orbax
 
 import jaxfit as jf
@@ -816,3 +818,152 @@ def test_kill_9_at_any_moment_changes_no_bit(started, tmp_path):
     assert [name for name in whole.files if whole[name].tobytes() != parts[name].tobytes()] == []
     assert whole["memory history ['loss']"].shape == whole["files history ['loss']"].shape == (150 * 13,)
     assert whole["files history ['validation_accuracy']"][-1] > 0.9
+
+
+# -- what a review found --------------------------------------------------------------------------------------------
+
+
+def root(params, x):
+    return jnp.sqrt(params[0]) * x[:, 0]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_that_ended_at_nan_ends_there_again(every, tmp_path):
+    data = X, -X[:, 0]  # a smaller root is better, and the best of all none
+    case = FULL | {"model": root, "data": data, "params": np.ones(1, np.float32), "optimizer": SGD(0.2), "steps": 60}
+    expected = fitted(case, tmp_path, every=every, keep=5)
+    assert not expected.success
+    assert 0 < expected.steps < 60
+    assert_same(fitted(case, tmp_path, every=every, keep=5), expected)
+
+
+def test_a_finished_runs_checkpoint_is_not_written_again(tmp_path):
+    fitted(MINIBATCHES, tmp_path, keep=1)
+    (folder,) = tmp_path.iterdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    fitted(MINIBATCHES, tmp_path, keep=1)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@dataclasses.dataclass
+class Factor:
+    value: float
+
+
+class Line:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, params, x):
+        return params[0] * x[:, 0] * self.factor + params[1]
+
+    def steep(self, params, x):
+        return self(params, x) * self.factor
+
+
+def closing(factor):
+    held = Factor(factor)
+    return lambda params, x: params[0] * x[:, 0] * held.value + params[1]
+
+
+def looked_up(function):
+    table = {"shape": function}
+    return lambda params, x: table["shape"](params[0] * x[:, 0]) + params[1]
+
+
+def scaled(params, x, factor):
+    return params[0] * x[:, 0] * factor + params[1]
+
+
+def layers(shape=nnx.relu, rate=0.1):
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(nnx.Linear(3, 4, rngs=rngs), shape, nnx.Dropout(rate, rngs=rngs), nnx.Linear(4, 1, rngs=rngs))
+
+
+def stack(shape):
+    return linen.Sequential([linen.Dense(3), shape, linen.Dense(1)])
+
+
+ADAM = {"optimizer": Adam(0.01)}
+# The same again, made anew, must be taken for the same, and what comes after it must not.
+ALIKE = {
+    "a dataclass in a closure": (lambda: {"model": closing(1.0)}, lambda: {"model": closing(2.0)}),
+    "functions in a dict": (lambda: {"model": looked_up(jnp.sin)}, lambda: {"model": looked_up(jnp.cos)}),
+    "an array in a partial": tuple(
+        lambda number=number: {"model": functools.partial(scaled, factor=np.array([number], np.float32))}
+        for number in (1, 2)
+    ),
+    "attributes": (lambda: {"model": Line(1.0)}, lambda: {"model": Line(2.0)}),
+    "a bound method": (lambda: {"model": Line(1.0).steep}, lambda: {"model": Line(2.0).steep}),
+    "a function between layers": (lambda: {"model": layers()}, lambda: {"model": layers(nnx.tanh)}),
+    "a rate of dropout": (lambda: {"model": layers()}, lambda: {"model": layers(rate=0.5)}),
+    "linen": (lambda: {"model": stack(linen.relu)}, lambda: {"model": stack(linen.tanh)}),
+    "optax": (lambda: {"optimizer": optax.adam(0.1)}, lambda: {"optimizer": optax.adam(0.2)}),
+    "a chain": tuple(
+        lambda most=most: {"optimizer": optax.chain(optax.clip(most), optax.sgd(0.1))} for most in (1.0, 2.0)
+    ),
+    "a schedule": tuple(
+        lambda steps=steps: {"optimizer": Adam(optax.cosine_decay_schedule(0.1, steps))} for steps in (100, 200)
+    ),
+    "batches of a list": tuple(
+        lambda more=more: {"data": [(x, y + more) for x, y in BATCHES], "batch_size": None} for more in (0, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_the_same_is_known_again_and_what_differs_is_refused(name, tmp_path):
+    same, other = ALIKE[name]
+    is_module = isinstance(same().get("model"), (nnx.Module, linen.Module))
+    start = np.zeros(2, np.float32)
+    plain = MINIBATCHES | ADAM | {"model": closing(1.0), "params": start, "steps": 2, "batch_size": None}
+    plain |= {"params": None, "data": (X, Y[:, None])} if is_module else {}
+    for _ in range(2):
+        jf.fit(**plain | same(), callbacks=[Checkpoint(tmp_path, every=2)])
+    with pytest.raises(ValueError, match="those of another run"):
+        jf.fit(**plain | other(), callbacks=[Checkpoint(tmp_path, every=2)])
+
+
+def test_an_attribute_is_no_global(tmp_path, monkeypatch):
+    model = lambda params, x: params[0] * x[:, 0] + params[1] * jnp.ones_like(x[:, 0]).mean()
+    monkeypatch.setitem(globals(), "mean", 1)
+    case = MINIBATCHES | ADAM | {"model": model, "params": np.zeros(2, np.float32), "steps": 2}
+    jf.fit(**case, callbacks=[Checkpoint(tmp_path)])
+    monkeypatch.setitem(globals(), "mean", 2)
+    jf.fit(**case, callbacks=[Checkpoint(tmp_path)])
+
+
+def test_an_exception_leaves_a_checkpoint_of_where_the_run_stood(tmp_path):
+    expected = fitted(MINIBATCHES, tmp_path / "whole", every=1000)
+    with pytest.raises(Killed):
+        fitted(MINIBATCHES, tmp_path / "parts", Death(14), every=1000)
+    witness = Witness()
+    assert_same(fitted(MINIBATCHES, tmp_path / "parts", witness, every=1000), expected)
+    assert witness.start > 0
+
+
+def test_two_of_them_in_one_run(tmp_path):
+    more = Checkpoint(tmp_path / "more", every=7)
+    expected = fitted(MINIBATCHES, tmp_path / "one", more, every=10)
+    assert {path.name for path in (tmp_path / "more").iterdir()} <= {"7", "14", "21", "28", "33-end"}
+    assert_same(fitted(MINIBATCHES, tmp_path / "more"), expected)
+
+
+def test_a_memory_of_numpys_numbers(tmp_path):
+    class Counter(Callback):
+        def begin(self, _):
+            self.count = np.int64(0)
+
+        def __call__(self, _):
+            self.count += 1
+
+        def memory(self):
+            return {"count": self.count}
+
+        def recall(self, memory):
+            self.recalled = memory["count"]
+
+    fitted(MINIBATCHES, tmp_path, Counter())
+    again = Counter()
+    fitted(MINIBATCHES, tmp_path, again)
+    assert again.recalled >= 1

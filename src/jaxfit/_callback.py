@@ -151,7 +151,7 @@ class Callback:
 
         Returns:
             None to go on; a `Stop` (or True, or a reason as a string) to end the run; an optimizer of the same
-            structure to go on with, such as the run's with another learning rate.
+            structure to go on with, such as the run's with another learning rate. Of several, the last one's counts.
         """
 
     def restart(self) -> None:

@@ -181,9 +181,7 @@ class _Run:
         if not self.task.skips:
             self.fail(loss)
             return
-        found = self.log.rows()["loss"]
-        finite = found[np.isfinite(found)]
-        self.loss = float(finite[-1]) if len(finite) else loss
+        self.loss = _last_finite(self.log.rows()["loss"], loss)
 
 
 def run(
@@ -268,7 +266,8 @@ def run(
         if piece is None:
             raise KeyboardInterrupt("before the first pass over the data was done")
         now.settle(piece)
-    rows, loss, last = now.log.rows(), now.loss, piece or feed.sample(now.log.steps)
+    rows, loss = now.log.rows(), now.loss
+    last: Any = piece or feed.sample(now.log.steps)
     assert loss is not None
     compiling = now.compile_seconds + getattr(feed, "compile_seconds", 0.0)
     return Ended(
@@ -291,6 +290,11 @@ def run(
     )
 
 
+def _last_finite(losses: np.ndarray, otherwise: float) -> float:
+    finite = losses[np.isfinite(losses)]
+    return float(finite[-1]) if len(finite) else otherwise
+
+
 def closed(task: Task, ended: Ended, crew: Crew) -> Ended:
     """The end of a run, of which all who look on are told; with the params that they found the best."""
     crew.visit(ended.stand, ended.why, is_last=True)
@@ -298,6 +302,8 @@ def closed(task: Task, ended: Ended, crew: Crew) -> Ended:
     best = None if look is None else crew.best()
     if look is not None and best is not None and best.step < ended.steps:
         loss = look(best.state)
+        if not math.isfinite(loss):  # that batch is a bad one
+            loss = _last_finite(ended.history["loss"][: best.step + 1], loss)
         ended = ended._replace(state=best.state, loss=loss, steps=best.step, best=best.step)
     ended = ended._replace(stand=None, look=None)
     crew.end(Outcome(*ended.verdict(task.optimizer), ended.loss, ended.steps))

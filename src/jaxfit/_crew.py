@@ -334,8 +334,6 @@ class Crew:
             self._told[index] = here
             with _outside(self._wide):
                 reason = self._answer(callback, callback(seen[told]))
-            if self.optimizer is not None and self.optimizer is not at.optimizer:
-                at, seen = at._replace(optimizer=self.optimizer), {}
             if reason is not None and why is None:
                 why = Status.STOPPED, f"Stopped after step {step}: {reason}"
         if self._stop_by is not None and why is None:

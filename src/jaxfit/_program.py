@@ -217,7 +217,7 @@ def chunk(
         key = random.wrap_key_data(seed, impl=task.key_kind)
         optimizer, problem = tree.unflatten(leaves), at(task, bounds, *held)
         problem = Known(*problem) if optimizer.in_blocks and not own else problem
-        source = data if isinstance(data, _data.Whole) else _source(task, data, key)
+        source: Any = data if isinstance(data, _data.Whole) else _source(task, data, key)
         evaluate = functools.partial(_evaluate, task, optimizer, held, data, validation) if epochs else None
         progress = _loop.run(
             optimizer,
@@ -442,7 +442,7 @@ def _plain_source(task: Task, data: Any, key: jax.Array) -> _data.Source:
 
 
 def _evaluate(
-    task: Task, optimizer: Optimizer, held: Any, data: Batch | None, validation: Batch | None, state: State
+    task: Task, optimizer: Optimizer, held: Any, data: Any, validation: Batch | None, state: State
 ) -> dict[str, jax.Array]:
     """What is written down after an epoch."""
     batch, prefix = (data, "") if validation is None else (validation, "validation_")

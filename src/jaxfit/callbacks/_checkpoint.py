@@ -240,7 +240,7 @@ def _stored(folder: Path) -> dict[str, Any]:
     """What orbax has stored, as NumPy arrays: the devices may be others than those that it was written from."""
     ocp = _orbax()
     with _quietly():
-        kinds = ocp.pytree_metadata(folder).metadata
+        kinds = ocp.metadata(folder).metadata
         plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
         return ocp.load(folder, plain)
 

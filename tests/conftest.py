@@ -36,3 +36,12 @@ def compilations():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def compiled_at_level_0():
+    """For small programs, each run once: compiling is what such tests spend their time on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for options in (_compile.LEAN, _compile.HASTY):
+            patch.setitem(options, "xla_backend_optimization_level", "0")
+        yield

@@ -35,6 +35,8 @@ Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.1 * RNG.normal(size=23)).astype(np.float
 START = {"slope": np.zeros(3, np.float32), "offset": np.float32(0)}
 BATCHES = [(X[at : at + 5], Y[at : at + 5]) for at in range(0, 23, 5)]
 
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
+
 
 def plane(params, x):
     return x @ params["slope"] + params["offset"]

@@ -21,7 +21,7 @@ from matplotlib import pyplot
 
 import jaxfit as jf
 import nist
-from jaxfit import _compile, _drive_many, optimizers
+from jaxfit import _drive_many, optimizers
 
 N = 6
 X = np.linspace(0, 4, 24)
@@ -82,16 +82,7 @@ def net():
     return jf.nn.Sequential(nnx.Linear(1, 3, rngs=nnx.Rngs(0)), jnp.tanh, nnx.Linear(3, 1, rngs=nnx.Rngs(1)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    # Small programs, each run once: compiling is what the tests spend their time on.
-    lean, hasty = dict(_compile.LEAN), dict(_compile.HASTY)
-    _compile.LEAN["xla_backend_optimization_level"] = 0
-    _compile.HASTY["xla_backend_optimization_level"] = 0
-    yield
-    for options, before in ((_compile.LEAN, lean), (_compile.HASTY, hasty)):
-        options.clear()
-        options.update(before)
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
 
 
 class Case(NamedTuple):

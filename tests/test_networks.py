@@ -29,12 +29,7 @@ fit = functools.partial(jf.fit, optimizer=Adam(0.05))
 quick = functools.partial(jax.jit, compiler_options=_compile.HASTY | {"xla_backend_optimization_level": 0})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hastier():
-    """Fits too are compiled without optimisation: what is asked here is what they compute, not in which last digit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_compile.HASTY, "xla_backend_optimization_level", "0")
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
 
 
 def row(tree, index):

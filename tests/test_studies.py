@@ -12,7 +12,7 @@ import pytest
 from flax import linen, nnx
 
 import jaxfit as jf
-from jaxfit import FitWarning, _compile, losses, nn
+from jaxfit import FitWarning, losses, nn
 from jaxfit.optimizers import SGD, Adam, AdamW, LevenbergMarquardt
 from nist import MODELS, digits, load
 
@@ -31,13 +31,7 @@ POINTS = X[:, None], Y[:, None]
 STEPS = 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _hastier():
-    """Fits are compiled without optimisation: what is asked here is what they compute, not how fast."""
-    with pytest.MonkeyPatch.context() as patch:
-        for options in (_compile.HASTY, _compile.LEAN):
-            patch.setitem(options, "xla_backend_optimization_level", "0")
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
 
 
 def wave(params, x):

@@ -116,7 +116,7 @@ def main(rows: int = 25_000_000, share: float = 0.5) -> dict[str, Any]:
 
     print(f"{rows:,} rows in files of {size / 1e6:.0f} MB; a process that may take {share * size / 1e6:.0f} MB more:")
     if found["refused"]:
-        print(f"  to load them whole raises MemoryError: {found['refused']}")
+        print(f"  to load them whole raises MemoryError: {found['refused'][:70]}")
     taken = "" if found["taken"] is None else f", and took {found['taken'] / 1e6:.0f} MB"
     print(f"  the fit of the files made {found['passes']} passes in {found['seconds']:.1f} s{taken}\n")
     print(found["report"])

@@ -525,6 +525,13 @@ def check_larger_than_memory(found):
     assert found["chi_squared"] / found["degrees_of_freedom"] == pytest.approx(0.09, rel=2e-3)
 
 
+def check_several_devices(found):
+    assert {count: len(devices) for count, devices in found["devices"].items()} == {1: 1, 8: 8}
+    assert all(len(losses) == 220 for losses in found["losses"].values())
+    assert found["difference"] < 1e-5
+    assert found["losses"][8][-1] < found["losses"][8][0] / 3
+
+
 def check_watched_in_tensorboard(found):
     assert sorted(path.name for path in found["folder"].iterdir()) == sorted(found["histories"])
     for name, history in found["histories"].items():

@@ -52,6 +52,7 @@ def compared(code: Any, now: Any) -> str:
 def _digests(function: Any) -> Iterator[tuple[str, str]]:
     """The parts of a function's meaning, each with its digest, the function itself first."""
     queue, seen = [("", function)], set()
+    home = getattr(inspect.unwrap(function) if callable(function) else function, "__module__", None)
     while queue:
         name, value = queue.pop(0)
         if isinstance(value, functools.partial):
@@ -77,12 +78,34 @@ def _digests(function: Any) -> Iterator[tuple[str, str]]:
             continue
         bound = text((value.__defaults__, value.__kwdefaults__))
         yield name or "its code", digest(_code_text(code, value.__doc__) + bound)
-        found = {key: cell.cell_contents for key, cell in zip(code.co_freevars, cells, strict=True) if _filled(cell)}
-        found |= {} if library else {key: scope[key] for key in _names(code) if key in scope}
-        for key, inner in found.items():
-            if (key, id(inner)) not in seen:
-                seen.add((key, id(inner)))
-                queue.append((key, inner))
+        for key, inner in _used(value, library):
+            # Of another module's it says which: names are told apart.
+            label = key if library or value.__module__ == home else f"{value.__module__}.{key}"
+            if (label, id(inner)) not in seen:
+                seen.add((label, id(inner)))
+                queue.append((label, inner))
+
+
+def _used(function: types.FunctionType, library: bool) -> Iterator[tuple[str, Any]]:
+    """What a function refers to, by name: in its closure, its module, and in other modules of the user's."""
+    scope, code = function.__globals__, function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        if _filled(cell):
+            yield name, cell.cell_contents
+    for name in () if library else _names(code):
+        if name not in scope:
+            continue
+        yield name, scope[name]
+        if isinstance(scope[name], types.ModuleType):
+            inside = vars(scope[name])
+            if not is_library(inside.get("__name__"), inside.get("__file__")):
+                yield from ((f"{name}.{inner}", inside[inner]) for inner in _attributes(code) if inner in inside)
+
+
+def _attributes(code: types.CodeType) -> list[str]:
+    """All names that code may look up in what it has found."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return list(dict.fromkeys([*code.co_names, *(name for part in inner for name in _attributes(part))]))
 
 
 def _is_users(kind: type) -> bool:

@@ -31,7 +31,16 @@ def launch(
         shard_params: See there.
     """
     task = _spread_out(ready.task, mesh, shard_params)
-    ended = _run(ready, task, steps, epochs, callbacks, progress)
+    try:
+        ended = _run(ready, task, steps, epochs, callbacks, progress)
+    except jax.errors.JaxRuntimeError as error:
+        if task.spread is None or not task.spread.is_shared:
+            raise
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(
+            "a process that shares this fit is gone, or out of step with the others. Start all of them again: with a "
+            f"jaxfit.callbacks.Checkpoint they go on where they were. ({reason})"
+        ) from error
     if task.spread is None or not task.spread.is_whole:
         return ended
     # Every device has all of it: one copy is the user's, to be used with arrays from anywhere.

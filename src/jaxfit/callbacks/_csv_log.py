@@ -64,7 +64,7 @@ class CSVLog(Callback):
             raise TypeError(f"CSVLog: path is {_checks.describe(path)}; {_EXPECTED}.")
         if not isinstance(append, bool):
             raise TypeError(f"CSVLog: append is {_checks.describe(append)}; expected True or False.")
-        self.path = os.path.abspath(path)
+        self.path = os.fspath(path)
         self._rows_every = _checks.count("CSVLog: every", every)
         self._append = append
         self._file: Any = None
@@ -76,6 +76,7 @@ class CSVLog(Callback):
         if not self.path or os.path.isdir(self.path):
             came = f"{self.path!r}, a folder" if self.path else "empty"
             raise ValueError(f"CSVLog: path is {came}; {_EXPECTED}.")
+        self.path = os.path.abspath(self.path)  # wherever the script goes
 
     def begin(self, run: Run) -> None:
         """Reads what is to be kept of the file; nothing is written before the first row."""

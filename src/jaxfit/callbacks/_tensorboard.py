@@ -80,7 +80,7 @@ class TensorBoard(Callback):
     ):
         if not isinstance(logdir, (str, os.PathLike)):
             raise TypeError(f"TensorBoard: logdir is {_checks.describe(logdir)}; {_EXPECTED}.")
-        self.logdir = os.path.abspath(logdir)
+        self.logdir = os.fspath(logdir)
         self._check_logdir()
         self._rows_every = _checks.count("TensorBoard: every", every)
         self._histograms = None if histograms is None else _checks.count("TensorBoard: histograms", histograms)
@@ -93,6 +93,8 @@ class TensorBoard(Callback):
         if not self.logdir or os.path.isfile(self.logdir):
             came = f"{self.logdir!r}, a file" if self.logdir else "empty"
             raise ValueError(f"TensorBoard: logdir is {came}; {_EXPECTED}.")
+        if "://" not in self.logdir:
+            self.logdir = os.path.abspath(self.logdir)  # wherever the script goes
 
     def begin(self, run: Run) -> None:
         """Opens a new event file, and writes what the run is."""

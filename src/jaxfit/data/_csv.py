@@ -72,7 +72,9 @@ class Table(NamedTuple):
         except (ValueError, OverflowError) as error:
             cause = error
         sound = values.shape == (after.row - here.row, len(used))
-        if not sound or not np.isfinite(values.sum()):
+        with np.errstate(all="ignore"):
+            total = values.sum()
+        if not sound or not np.isfinite(total):
             self._explain(text, here)
         if not sound:
             lines = f"lines {here.line} to {after.line - 1}"

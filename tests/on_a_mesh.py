@@ -1,0 +1,187 @@
+"""What the tests of meshes run in processes of their own; prints what it found as JSON."""
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxfit as jf
+from jaxfit import _compile, nn
+from jaxfit.callbacks import Checkpoint, CSVLog
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(1003, 16)).astype(np.float32)
+Y = np.tanh(X @ RNG.normal(size=(16, 4))).astype(np.float32)
+T = np.linspace(0, 4, 1003)
+DECAY = 3 * np.exp(-1.3 * T) + 0.5 + 0.01 * RNG.normal(size=1003)
+START = {"height": 1.0, "rate": 1.0, "offset": 0.0}
+
+
+def network():
+    rngs = nn.Rngs(0)
+    return nn.Sequential(nn.Linear(16, 32, rngs=rngs), nn.Tanh(), nn.Linear(32, 4, rngs=rngs))
+
+
+def decay(params, t):
+    return params["height"] * jnp.exp(-params["rate"] * t) + params["offset"]
+
+
+train = functools.partial(
+    jf.fit, optimizer=jf.optimizers.SGD(0.1, momentum=0.5), epochs=5, validation=(X[:50], Y[:50]),
+    metrics={"error": jf.metrics.mean_absolute_error},
+)  # fmt: skip
+curve = functools.partial(jf.fit, decay, (T, DECAY), START)
+
+
+def far(one, other):
+    """The largest difference between two pytrees of numbers."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max()) for a, b in pairs)
+
+
+def compared(one, other):
+    return {"losses": far(one.history, other.history), "params": far(one.params, other.params)}
+
+
+def exactly(one, other):
+    errors = far(one.standard_errors, other.standard_errors) if one.data is not None else 0.0
+    return {"params": far(one.params, other.params), "steps": abs(one.steps - other.steps), "errors": errors}
+
+
+def batches(size=100):
+    return [(X[at : at + size], Y[at : at + size]) for at in range(0, len(X), size)]
+
+
+def message(call):
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def devices():
+    """One process with several devices."""
+    mesh = jax.make_mesh((8,), ("data",))
+    both = jax.make_mesh((2, 4), ("data", "model"))
+    auto = jax.make_mesh((8,), ("batch",), (jax.sharding.AxisType.Auto,))
+    explicit = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Explicit,))
+    found = {"devices": len(jax.devices())}
+    plain = train(network(), (X, Y), batch_size=100)
+    found["uneven batches"] = compared(train(network(), (X, Y), batch_size=100, mesh=mesh), plain)
+    found["explicit axes"] = compared(train(network(), (X, Y), batch_size=100, mesh=explicit), plain)
+    found["named otherwise"] = compared(train(network(), (X, Y), batch_size=100, mesh=auto), plain)
+    watch = [lambda seen: None]
+    found["watched"] = compared(train(network(), (X, Y), batch_size=100, mesh=mesh, callbacks=watch), plain)
+    even = train(network(), (X, Y), batch_size=64)
+    found["even batches"] = compared(train(network(), (X, Y), batch_size=64, mesh=mesh), even)
+    found["all at once"] = compared(train(network(), (X, Y), mesh=mesh), train(network(), (X, Y)))
+    found["stream"] = compared(train(network(), batches(), mesh=mesh), train(network(), batches()))
+
+    found["least squares"] = exactly(curve(mesh=mesh), curve())
+    found["huber"] = exactly(curve(mesh=mesh, loss=jf.losses.huber), curve(loss=jf.losses.huber))
+    weights = np.linspace(0, 1, 1003)
+    found["weighted"] = exactly(curve(mesh=mesh, weights=weights), curve(weights=weights))
+    parts = [(T[at : at + 100], DECAY[at : at + 100]) for at in range(0, 1003, 100)]
+    streamed = jf.fit(decay, parts, START, optimizer=jf.optimizers.LevenbergMarquardt(), mesh=mesh)
+    found["least squares over a stream"] = exactly(streamed, curve())
+
+    _compile._programs.clear()
+    jf.fit(network(), (X, Y), optimizer=jf.optimizers.SGD(0.1), epochs=1, batch_size=100, shuffle=False, mesh=mesh)
+    (key,) = [key for key in _compile._programs if "whole" in str(key[0][0])]
+    text = _compile._programs[key].as_text()
+    arguments = _compile._programs[key].input_shardings[0]
+    found["all-reduces of a step"] = max(
+        part.count(" all-reduce(") + part.count(" all-reduce-start(") for part in text.split("\n\n")
+    )
+    rows = next(layout for layout in arguments if "data" in str(layout.spec))
+    found["shares"] = [list(rows.shard_shape((1008, 16)))] * len(rows.device_set)
+
+    states = []
+    sharded = train(
+        network(), (X, Y), batch_size=100, mesh=both, shard_params="model",
+        callbacks=[lambda seen: states.append(seen.state)],
+    )  # fmt: skip
+    found["sharded"] = compared(sharded, plain)
+    found["share of the kernel"] = list(sharded.params["layers"][0]["kernel"].addressable_shards[0].data.shape)
+    momenta = [leaf for leaf in jax.tree.leaves(states[-1].inner) if leaf.shape == (16, 32)]
+    found["share of its momentum"] = list(momenta[0].addressable_shards[0].data.shape)
+
+    with tempfile.TemporaryDirectory() as folder:
+        short = functools.partial(train, network(), (X, Y), batch_size=100, callbacks=[Checkpoint(folder, every=7)])
+        short(epochs=3, mesh=mesh)
+        found["resumed on one"] = far(short().params, plain.params)
+    with tempfile.TemporaryDirectory() as folder:
+        short = functools.partial(train, network(), (X, Y), batch_size=100, callbacks=[Checkpoint(folder, every=7)])
+        short(epochs=3)
+        found["resumed sharded"] = far(short(mesh=both, shard_params="model").params, plain.params)
+
+    spec = jax.sharding.PartitionSpec
+    wrong = {"layers": {0: {"kernel": spec(None, "data"), "bias": None}, 2: {"kernel": None, "bias": None}}}
+    three = jax.sharding.Mesh(np.array(jax.devices()[:3]), ("data",))
+    calls = [{"mesh": 8}, {"shard_params": "model"}, {"mesh": mesh, "shard_params": "model"}]
+    calls += [{"mesh": three, "shard_params": wrong}, {"mesh": mesh, "shard_params": {"a": None}}]
+    expected = [
+        "mesh is an int (8); expected a mesh",
+        "shard_params says how params lie on a mesh: give mesh, too.",
+        "shard_params is 'model'; expected an axis of the mesh beside 'data'",
+        "devices do not divide its 32 evenly",
+        "shard_params is a dict; expected the name of an axis",
+    ]
+    came = [message(functools.partial(train, network(), (X, Y), **options)) for options in calls]
+    found["messages"] = [part if part in text else text for part, text in zip(expected, came, strict=True)]
+    return found
+
+
+def processes(port, rank):
+    """One of two processes."""
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
+    folder = Path(tempfile.gettempdir()) / f"jaxfit-mesh-{port}"
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+    both = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2)
+    found = {"devices": len(jax.devices())}
+    plain = train(network(), (X, Y), batch_size=100)  # each on a device of its own
+    spread = functools.partial(train, network(), (X, Y), batch_size=100, mesh=mesh)
+    found["uneven batches"] = compared(spread(), plain)
+    log = folder / "log.csv"
+    folder.mkdir(exist_ok=True)
+    found["watched"] = compared(spread(callbacks=[CSVLog(log)]), plain)
+    jax.experimental.multihost_utils.sync_global_devices("written")
+    found["rows of the log"] = len(log.read_text().splitlines()) - 1
+    found["stream"] = compared(train(network(), batches(), mesh=mesh), train(network(), batches()))
+    one, other = curve(mesh=mesh), curve()
+    found["least squares"] = {"params": far(one.params, other.params), "losses": far(one.history, other.history)}
+
+    for name, options in (("resumed", {}), ("sharded and resumed", {"mesh": both, "shard_params": "model"})):
+        whole = spread(**options, callbacks=[Checkpoint(folder / f"{name} whole", every=7)])
+        short = functools.partial(spread, **options, callbacks=[Checkpoint(folder / name, every=7)])
+        short(epochs=3)
+        found[name] = far(short().history, whole.history)
+
+    asked = []
+
+    def ask(seen):
+        if rank == "1" and seen.step >= 20 and not asked:
+            asked.append(seen.step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jf.FitWarning)
+        ended = spread(epochs=None, steps=5000, callbacks=[ask])
+    found["status"], found["ended after"] = str(ended.status), ended.steps
+    return found
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):
+        result = {"devices": devices, "processes": processes}[sys.argv[1]](*sys.argv[2:])
+    print(json.dumps(result))

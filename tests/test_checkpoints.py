@@ -610,7 +610,7 @@ def test_files_of_others_are_left_alone(tmp_path):
 
 def test_one_of_a_newer_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr("jaxfit.callbacks._checkpoint._FORMAT", 99)
+        newer.setattr("jaxfit.callbacks._snapshots.FORMAT", 99)
         run_on(tmp_path, 3)
     with pytest.raises(ValueError, match="3-end was written by a newer jaxfit"):
         run_on(tmp_path, 12)

@@ -11,10 +11,11 @@ import numpy as np
 from jaxfit import _crew, _program
 from jaxfit._batches import Place
 from jaxfit._callback import Outcome
-from jaxfit._crew import Crew, Log, Stand
+from jaxfit._crew import Crew, Stand
 from jaxfit._data import Group
 from jaxfit._ended import Ended, gradient_failure, loss_failure
 from jaxfit._feed import Broken, DataEnded, Memory, Passes, PassOver, Piece, Stream
+from jaxfit._log import Log
 from jaxfit._loop import Span
 from jaxfit._program import Task
 from jaxfit._status import Status
@@ -209,16 +210,7 @@ def run(
     now = _Run(task, feed, attempt)
     if attempt == 1:
         crew.begin(now.state, task.optimizer)
-    saved = crew.resume(attempt)
-    why: tuple[Status, str] | None = None
-    if saved is not None:
-        now.go_on_from(saved)
-        if now.log.steps > (steps or math.inf) or (feed.steps_per_epoch is None and now.epoch > (epochs or math.inf)):
-            raise ValueError(
-                f"the run is to take {f'{steps} steps' if steps else f'{epochs} epochs'}, and its checkpoint stands "
-                f"after step {now.log.steps} already: give at least as many, or another directory to begin anew."
-            )
-        why = None if saved.stop is None else (Status.STOPPED, saved.stop)
+    why = _resumed(now, crew, steps, epochs)
     data_ended, event, piece = False, None, None
 
     def is_over() -> bool:
@@ -253,39 +245,64 @@ def run(
             now.look_back(event.place)
             event = None
         if not is_over():
-            stand = now.stand()
-            if crew.is_saving(stand) and piece is not None:
-                # What is kept must be worth going on from: its loss is looked at before it counts as the last.
-                found = now.look(event if isinstance(event, Piece) else piece)
-                stand = stand._replace(is_sound=task.skips or all(map(math.isfinite, found)))
-            why = crew.visit(stand)
-            now.task = now.task._replace(optimizer=crew.optimizer or now.task.optimizer)
+            why = _visited(now, crew, event if isinstance(event, Piece) else piece)
     task.optimizer.check_end(now.state)
     if now.loss is None:
         piece = event if isinstance(event, Piece) else piece or feed.sample(now.log.steps)
         if piece is None:
             raise KeyboardInterrupt("before the first pass over the data was done")
         now.settle(piece)
+    seconds = time.perf_counter() - started
+    return _ended(now, piece or feed.sample(now.log.steps), seconds)._replace(why=why, data_ended=data_ended)
+
+
+def _resumed(now: _Run, crew: Crew, steps: int | None, epochs: int | None) -> tuple[Status, str] | None:
+    """Goes on where an earlier run was saved, if one was; gives why that one had been ended, if a callback did."""
+    saved = crew.resume(now.attempt)
+    if saved is None:
+        return None
+    now.go_on_from(saved)
+    passes = now.epoch if now.feed.steps_per_epoch is None else 0
+    if now.log.steps > (steps or math.inf) or passes > (epochs or math.inf):
+        raise ValueError(
+            f"the run is to take {f'{steps} steps' if steps else f'{epochs} epochs'}, and its checkpoint stands after "
+            f"step {now.log.steps} already: give at least as many, or another directory to begin anew."
+        )
+    return None if saved.stop is None else (Status.STOPPED, saved.stop)
+
+
+def _visited(now: _Run, crew: Crew, piece: Piece | None) -> tuple[Status, str] | None:
+    """Calls the callbacks who are due; gives why the run is to end, if it is."""
+    stand = now.stand()
+    if piece is not None and crew.is_saving(stand):
+        # What is kept must be worth going on from: its loss is looked at before it counts as the last.
+        sound = now.task.skips or all(map(math.isfinite, now.look(piece)))
+        stand = stand._replace(is_sound=sound)
+    why = crew.visit(stand)
+    now.task = now.task._replace(optimizer=crew.optimizer or now.task.optimizer)
+    return why
+
+
+def _ended(now: _Run, last: Any, seconds: float) -> Ended:
+    """What is handed back, with a look at the last of the data for other states."""
     rows, loss = now.log.rows(), now.loss
-    last: Any = piece or feed.sample(now.log.steps)
     assert loss is not None
-    compiling = now.compile_seconds + getattr(feed, "compile_seconds", 0.0)
+    compiling = now.compile_seconds + getattr(now.feed, "compile_seconds", 0.0)
     return Ended(
         state=now.state,
         loss=loss,
         steps=now.log.steps,
-        history={name: jax.tree.map(np.array, rows[name]) for name in task.record},
+        history={name: jax.tree.map(np.array, rows[name]) for name in now.task.record},
         epochs=jax.tree.map(np.array, now.log.looks()),
         converged=now.converged,
         failure=now.failure,
-        data_ended=data_ended,
+        data_ended=False,
         compile_seconds=compiling,
-        run_seconds=time.perf_counter() - started - compiling,
-        why=why,
-        skipped=now.log.skipped() if task.skips else 0,
+        run_seconds=seconds - compiling,
+        skipped=now.log.skipped() if now.task.skips else 0,
         stand=now.stand(),
-        total=getattr(feed, "total", None),
-        observations=getattr(feed, "observations", 0),
+        total=getattr(now.feed, "total", None),
+        observations=getattr(now.feed, "observations", 0),
         look=lambda state: now.look(last, state)[0],
     )
 

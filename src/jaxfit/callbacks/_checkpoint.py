@@ -2,9 +2,7 @@
 
 import concurrent.futures
 import contextlib
-import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -16,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxfit import _checks, _identity, _mesh
-from jaxfit._batches import Place
+from jaxfit import _checks, _identity
 from jaxfit._callback import Outcome, Run
-from jaxfit._crew import Keeper, Log, Snapshot
+from jaxfit._crew import Keeper, Snapshot
 from jaxfit._status import FitWarning
+from jaxfit.callbacks import _snapshots
 from jaxfit.optimizers import Optimizer, State
 
-_FORMAT = 1
-_SMALL = 1 << 20  # bytes
 _one_at_a_time = threading.Lock()
 _NAME = re.compile(r"(\d+)(-end)?")
 
@@ -98,7 +93,7 @@ class Checkpoint(Keeper):
         self._identity, self._loaded = run.identity(), None
         for _, folder in reversed(self._kept()):
             try:
-                told, found = _unpacked(_stored(folder))
+                told, found = _snapshots.unpacked(_stored(folder))
             except Exception as error:
                 warnings.warn(
                     f"the checkpoint {folder} cannot be read ({type(error).__name__}: {error}); the one before it is "
@@ -109,13 +104,13 @@ class Checkpoint(Keeper):
                 continue
             self._check(told, folder)
             self._loaded = folder
-            return _snapshot(told, found, state, optimizer)
+            return _snapshots.snapshot(told, found, state, optimizer)
         return None
 
     def _check(self, told: dict[str, Any], folder: Path) -> None:
         """Raises ValueError where a checkpoint is not one of this run."""
         assert self._identity is not None
-        if told["format"] > _FORMAT:
+        if told["format"] > _snapshots.FORMAT:
             raise ValueError(f"the checkpoint {folder} was written by a newer jaxfit; expected its format to be known.")
         differences = _identity.differences(told["identity"], self._identity)
         if differences:
@@ -141,11 +136,11 @@ class Checkpoint(Keeper):
                 return
             self._finish()
         if jax.process_count() > 1:  # they wait for each other, so each must come here at the same time
-            self._write(self._folder(snapshot, is_last), self._tree(snapshot))
+            self._write(self._folder(snapshot, is_last), _snapshots.packed(snapshot, self._identity))
             return
         if self._writer is None:
             self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint", _step_back)
-        tree = self._tree(snapshot)
+        tree = _snapshots.packed(snapshot, self._identity)
         self._writing = self._writer.submit(self._write, self._folder(snapshot, is_last), tree)
         if is_last:
             self._finish()
@@ -187,37 +182,6 @@ class Checkpoint(Keeper):
             within = [path for at, path in kept if at <= here]
             for old in (*beyond, *within[: -self.keep]):
                 shutil.rmtree(old, ignore_errors=True)
-
-    def _tree(self, snapshot: Snapshot) -> dict[str, Any]:
-        """A snapshot as a pytree of arrays."""
-        told = {
-            "format": _FORMAT,
-            "identity": self._identity,
-            "step": snapshot.step,
-            "steps": snapshot.log.steps,
-            "epochs": snapshot.log.epochs,
-            "attempt": snapshot.attempt,
-            "optimizer": [_number(leaf) for leaf in jax.tree.leaves(snapshot.optimizer)],
-            "place": snapshot.place,
-            "stop": snapshot.stop,
-            "loss": snapshot.loss,
-            "converged": snapshot.converged,
-            "failure": snapshot.failure,
-            "memories": {
-                name: {key: value for key, value in memory.items() if not isinstance(value, State)}
-                for name, memory in snapshot.memories.items()
-            },
-        }
-        states = {
-            f"{name}/{key}": _leaves(value)
-            for name, memory in snapshot.memories.items()
-            for key, value in memory.items()
-            if isinstance(value, State)
-        }
-        rows = {name: _leaves(table) for name, table in snapshot.log.rows().items()}
-        looks = {name: _leaves(table) for name, table in snapshot.log.looks().items()}
-        tree = {"state": _leaves(snapshot.state), "rows": rows, "looks": looks, "memories": states}
-        return _packed(told, tree)
 
     def end(self, outcome: Outcome | None) -> None:
         """Waits for what is being written."""
@@ -262,119 +226,3 @@ def _step_back() -> None:
     """Lets this thread, and those that it starts, wait for the ones that compute; where threads have priorities."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a pytree by their number; random keys as their data."""
-
-    def plain(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        leaf = jax.random.key_data(leaf) if is_key else leaf
-        # What lies on the devices of several processes is written by all of them.
-        whole = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
-        return np.asarray(leaf) if whole else leaf
-
-    return {f"{index:05d}": plain(leaf) for index, leaf in enumerate(jax.tree.leaves(tree))}
-
-
-def _packed(told: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """What orbax stores: the larger arrays, and one array of bytes with what was told, as JSON, and all small arrays.
-
-    An array costs orbax some milliseconds however small it is.
-    """
-    entries, _ = jax.tree_util.tree_flatten_with_path(tree)
-    told["arrays"] = [
-        [[key.key for key in path], str(leaf.dtype), list(leaf.shape), _is_small(leaf)] for path, leaf in entries
-    ]
-    text = json.dumps(told, default=_plain_number).encode()
-    small = [np.ascontiguousarray(leaf).tobytes() for _, leaf in entries if _is_small(leaf)]
-    packed = np.frombuffer(b"".join([len(text).to_bytes(8, "little"), text, *small]), np.uint8)
-    large = {f"{index}": leaf for index, (_, leaf) in enumerate(entries) if not _is_small(leaf)}
-    return {"packed": packed, **({"large": large} if large else {})}
-
-
-def _plain_number(value: Any) -> Any:
-    """A number of NumPy's or JAX's as JSON has it."""
-    if np.ndim(value) == 0 and hasattr(value, "item"):
-        return value.item()
-    raise TypeError(
-        f"the memory of a callback holds {_checks.describe(value)}; expected numbers, strings and optimizer states."
-    )
-
-
-def _is_small(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray) and leaf.nbytes <= _SMALL
-
-
-def _unpacked(stored: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was told, and the arrays as a nested dict."""
-    packed = np.asarray(stored["packed"]).tobytes()
-    start = 8 + int.from_bytes(packed[:8], "little")
-    told = json.loads(packed[8:start])
-    tree: dict[str, Any] = {"state": {}, "rows": {}, "looks": {}, "memories": {}}
-    for index, (path, name, shape, is_small) in enumerate(told["arrays"]):
-        dtype = jnp.dtype(name)
-        size = dtype.itemsize * math.prod(shape)
-        if is_small:
-            if start + size > len(packed):
-                raise ValueError("it ends too early")
-            array = np.frombuffer(packed[start : start + size], dtype).reshape(shape)
-            start += size
-        else:
-            array = np.asarray(stored["large"][f"{index}"])
-            if array.dtype != dtype or list(array.shape) != shape:
-                raise ValueError(f"an array is {_checks.describe(array)}; expected {name}{shape}")
-        inner = tree
-        for key in path[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[path[-1]] = array
-    return told, tree
-
-
-def _number(leaf: Any) -> float | None:
-    return float(leaf) if _checks.is_number(leaf) else None
-
-
-def _snapshot(told: dict[str, Any], found: dict[str, Any], state: State, optimizer: Optimizer) -> Snapshot:
-    log = Log()
-    log.add_steps({name: _unflattened(rows, name, state) for name, rows in found["rows"].items()}, told["steps"])
-    if told["epochs"]:
-        log.add_epochs({name: looks["00000"] for name, looks in found["looks"].items()}, told["epochs"])
-    else:
-        log.expect(found["looks"])
-    leaves, tree = jax.tree.flatten(optimizer)
-    kept = [old if new is None else new for new, old in zip(told["optimizer"], leaves, strict=True)]
-    memories = {name: dict(memory) for name, memory in told["memories"].items()}
-    for path, arrays in found["memories"].items():
-        name, _, key = path.rpartition("/")
-        memories[name][key] = _like(arrays, state)
-    return Snapshot(
-        step=told["step"],
-        attempt=told["attempt"],
-        state=_like(found["state"], state),
-        optimizer=tree.unflatten(kept),
-        place=Place(*told["place"]),
-        log=log,
-        memories=memories,
-        stop=told["stop"],
-        loss=told["loss"],
-        converged=told["converged"],
-        failure=told["failure"],
-    )
-
-
-def _unflattened(rows: dict[str, np.ndarray], name: str, state: State) -> Any:
-    arrays = [rows[key] for key in sorted(rows)]
-    return jax.tree.structure(state.params).unflatten(arrays) if name == "params" else arrays[0]
-
-
-def _like(arrays: dict[str, np.ndarray], state: State) -> State:
-    """A state with these arrays, in the structure of another one."""
-    leaves, tree = jax.tree.flatten(state)
-
-    def again(array: np.ndarray, leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(jnp.array(array), impl=jax.random.key_impl(leaf))
-        return _mesh.laid_out(array, leaf.sharding) if leaf.committed else jnp.array(array)
-
-    return tree.unflatten([again(arrays[key], leaf) for key, leaf in zip(sorted(arrays), leaves, strict=True)])

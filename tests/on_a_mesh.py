@@ -78,6 +78,7 @@ def devices():
     found = {"devices": len(jax.devices())}
     plain = train(network(), (X, Y), batch_size=100)
     found["uneven batches"] = compared(train(network(), (X, Y), batch_size=100, mesh=mesh), plain)
+    found["report"] = str(train(network(), (X, Y), batch_size=100, mesh=mesh))
     found["explicit axes"] = compared(train(network(), (X, Y), batch_size=100, mesh=explicit), plain)
     found["named otherwise"] = compared(train(network(), (X, Y), batch_size=100, mesh=auto), plain)
     watch = [lambda seen: None]

@@ -29,6 +29,13 @@ def told(process, timeout=240):
     return json.loads(out.splitlines()[-1])
 
 
+def port():
+    """One that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def eight():
     """What one process with eight devices finds."""
@@ -47,6 +54,10 @@ def test_eight_devices_are_one(eight, name):
 def test_data_are_dealt_out_to_all_devices(eight):
     assert eight["devices"] == 8
     assert eight["shares"] == [[126, 16]] * 8  # 1,003 samples and what fills up the last device
+
+
+def test_the_report_names_the_devices(eight):
+    assert "float32 on 8 devices (cpu), data=8" in eight["report"]
 
 
 def test_least_squares_to_ten_digits(eight):
@@ -86,10 +97,8 @@ def test_what_is_wrong_is_named(eight):
 @pytest.fixture(scope="module")
 def two():
     """What two processes with two devices each find."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [told(one) for one in [started(2, "processes", port, rank) for rank in range(2)]]
+    number = port()
+    return [told(one) for one in [started(2, "processes", number, rank) for rank in range(2)]]
 
 
 def test_two_processes_are_one(two):

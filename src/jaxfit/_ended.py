@@ -33,6 +33,7 @@ class Ended(NamedTuple):
         total: By what the loss is multiplied to be the sum of the losses of all samples, of a stream that was summed
             over; None elsewhere.
         observations: How many numbers of y these have.
+        devices: The mesh that it ran on, in words; None for one device.
     """
 
     state: State
@@ -52,6 +53,7 @@ class Ended(NamedTuple):
     look: Any = None
     total: float | None = None
     observations: int = 0
+    devices: str | None = None
 
     def verdict(self, optimizer: Optimizer) -> tuple[Status, str]:
         """The status of the fit, and its sentence with the figures of this fit."""

@@ -182,7 +182,9 @@ def _array(name: str, leaf: Any, wide: bool) -> Any:
 def _check_finite(name: str, array: Any) -> None:
     if isinstance(array, Tracer) or not jnp.issubdtype(array.dtype, np.inexact):
         return
-    far = isinstance(array, jax.Array) and any(device.platform != "cpu" for device in array.devices())
+    far = isinstance(array, jax.Array) and (
+        not array.is_fully_addressable or any(device.platform != "cpu" for device in array.devices())
+    )
     if far and bool(jnp.isfinite(array).all()):  # checked where it lies: only bad data are fetched
         return
     array = np.asarray(array)

@@ -33,7 +33,7 @@ def launch(
     task = _spread_out(ready.task, mesh, shard_params)
     try:
         ended = _run(ready, task, steps, epochs, callbacks, progress)
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
         if task.spread is None or not task.spread.is_shared:
             raise
         reason = str(error).splitlines()[0]
@@ -41,7 +41,10 @@ def launch(
             "a process that shares this fit is gone, or out of step with the others. Start all of them again: with a "
             f"jaxfit.callbacks.Checkpoint they go on where they were. ({reason})"
         ) from error
-    if task.spread is None or not task.spread.is_whole:
+    if task.spread is None:
+        return ended
+    ended = ended._replace(devices=task.spread.words)
+    if not task.spread.is_whole:
         return ended
     # Every device has all of it: one copy is the user's, to be used with arrays from anywhere.
     state = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), ended.state)

@@ -97,6 +97,15 @@ class Spread(NamedTuple):
         return jax.tree.map(lay, progress._replace(state=None))._replace(state=state)
 
     @property
+    def words(self) -> str:
+        """The devices and the axes, in words."""
+        kinds = sorted({device.device_kind for device in self.mesh.devices.flat})
+        axes = ", ".join(f"{name}={size}" for name, size in self.mesh.shape.items())
+        hosts = len({device.process_index for device in self.mesh.devices.flat})
+        several = f" of {hosts} processes" if hosts > 1 else ""
+        return f"{self.mesh.size} devices ({', '.join(kinds)}){several}, {axes}"
+
+    @property
     def is_shared(self) -> bool:
         """Whether several processes take part."""
         return len({device.process_index for device in self.mesh.devices.flat}) > 1

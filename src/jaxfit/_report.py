@@ -242,7 +242,7 @@ def _facts(result: "FitResult") -> list[tuple[str, ...]]:
         sets = f" in {len(lengths)} sets" if len(set(lengths)) > 1 else ""
         facts.append(("data", f"{sum(lengths) if sets else lengths[0]:,} samples{sets}"))
     places = {device.platform for leaf in leaves if isinstance(leaf, jax.Array) for device in leaf.devices()}
-    where = f" on {', '.join(sorted(places))}" if places else ""
+    where = f" on {result.devices or ', '.join(sorted(places))}" if places or result.devices else ""
     facts.append(("precision", f"{', '.join(sorted({str(leaf.dtype) for leaf in leaves}))}{where}"))
     compiled = "" if result.compile_seconds == 0 else f", after {_seconds(result.compile_seconds)} of compilation"
     facts.append(("time", f"{_seconds(result.run_seconds)}{compiled}"))

@@ -45,6 +45,7 @@ class FitResult(Uncertainty):
         loss_function: The loss.
         bounds: (lower, upper), pytrees like the params, of NumPy arrays with -inf and inf for none; None without any.
         fixed: Which params were held at their starting values, a pytree like them of NumPy bools; None for none.
+        devices: The devices of the mesh that it ran on, in words; None for a fit without a mesh.
     """
 
     params: Any
@@ -67,6 +68,7 @@ class FitResult(Uncertainty):
     bounds: tuple[Any, Any] | None = None
     fixed: Any = None
     model_state: Any = dataclasses.field(default_factory=dict)
+    devices: str | None = None
     _network: Network | None = None
     _again: Callable[[Any, Any], "FitResult"] | None = None  # the same fit from other params, some of them fixed there
 

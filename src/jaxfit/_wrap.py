@@ -92,6 +92,7 @@ def built(
         loss_function=task.problem.loss,
         bounds=bounds,
         fixed=fixed,
+        devices=ended.devices,
         _again=again,
     )
 

@@ -28,8 +28,6 @@ START = np.zeros(2, np.float32)
 T = np.linspace(0, 4, 40)
 DECAY = 2.5 * np.exp(-1.3 * T) + 0.5 + 0.05 * np.sin(9 * T)
 
-pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
-
 
 def line(params, x):
     return params[0] * x + params[1]

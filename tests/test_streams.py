@@ -19,8 +19,6 @@ Y = (2 * X + 1 + 0.1 * np.sin(20 * X)).astype(np.float32)
 START = np.zeros(2, np.float32)
 fit = functools.partial(jf.fit, optimizer=Adam(0.1))
 
-pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
-
 
 def line(params, x):
     return params[0] * x + params[1]

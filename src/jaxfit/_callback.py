@@ -30,7 +30,7 @@ class Run(NamedTuple):
         samples: The samples in the data; None for a sampler or a stream.
         batch_size: The samples in a batch; None for all of them, and for a sampler or a stream.
         step: The step that it goes on from: 0, or that of the checkpoint that it was resumed from.
-        identity: What makes it this run and no other, as texts by the name of an argument of `fit`: a function that
+        identity: What makes it this run and no other, by the names of `fit`'s arguments as JSON has it: a function that
             finds that out, because it reads all the data.
     """
 
@@ -44,7 +44,7 @@ class Run(NamedTuple):
     samples: int | None = None
     batch_size: int | None = None
     step: int = 0
-    identity: Callable[[], dict[str, str]] = dict
+    identity: Callable[[], dict[str, Any]] = dict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,11 +143,22 @@ def devices():
     return found
 
 
+def joined(port, rank):
+    """Makes this process one of two."""
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank), heartbeat_timeout_seconds=20)
+    return jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+
+
+def part(array, rank, count=2):
+    """What one of several processes has of the rows."""
+    rows = len(array) // count
+    return array[int(rank) * rows : (int(rank) + 1) * rows]
+
+
 def processes(port, rank):
     """One of two processes."""
-    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(rank))
+    mesh = joined(port, rank)
     folder = Path(tempfile.gettempdir()) / f"jaxfit-mesh-{port}"
-    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
     both = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2)
     found = {"devices": len(jax.devices())}
     plain = train(network(), (X, Y), batch_size=100)  # each on a device of its own
@@ -158,7 +169,6 @@ def processes(port, rank):
     found["watched"] = compared(spread(callbacks=[CSVLog(log)]), plain)
     jax.experimental.multihost_utils.sync_global_devices("written")
     found["rows of the log"] = len(log.read_text().splitlines()) - 1
-    found["stream"] = compared(train(network(), batches(), mesh=mesh), train(network(), batches()))
     one, other = curve(mesh=mesh), curve()
     found["least squares"] = {"params": far(one.params, other.params), "losses": far(one.history, other.history)}
 
@@ -178,11 +188,132 @@ def processes(port, rank):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jf.FitWarning)
         ended = spread(epochs=None, steps=5000, callbacks=[ask])
-    found["status"], found["ended after"] = str(ended.status), ended.steps
+        found["status"], found["ended after"] = str(ended.status), ended.steps
+        ended = spread(epochs=None, steps=5000, callbacks=[lambda seen: rank == "1" and seen.step >= 20])
+        found["stopped"], found["stopped after"] = str(ended.status), ended.steps
     return found
+
+
+def parts(port, rank):
+    """One of two processes, each of which has a part of the data."""
+    mesh = joined(port, rank)
+    found, here = {}, int(rank)
+
+    # What from_files deals out is what one process gets.
+    stream = functools.partial(jf.data.from_files, (X, Y), batch_size=99, shuffle=True, key=3)
+    found["files"] = compared(train(network(), stream(), mesh=mesh), train(network(), stream()))
+    table = functools.partial(jf.data.from_files, (T[:, None], DECAY), batch_size=90)
+    second = functools.partial(jf.fit, lambda params, t: decay(params, t[:, 0]), params=START)
+    lm = jf.optimizers.LevenbergMarquardt()
+    one, other = second(table(), optimizer=lm, mesh=mesh), second(table(), optimizer=lm)
+    found["least squares over files"] = {"params": far(one.params, other.params), "losses": 0.0}
+    found["least squares over files"]["errors"] = far(one.standard_errors, other.standard_errors)
+
+    # Parts of other iterables are put together: equal ones lie where they are needed, others are exchanged.
+    for name, cut in (("even parts", [50, 50]), ("uneven parts", [61, 39])):
+        ends = np.cumsum(cut)
+        mine = slice(ends[here] - cut[here], ends[here])
+        *most, (x, y) = batches()
+        own = [(x[mine], y[mine]) for x, y in most] + [(x[here : 2 + here], y[here : 2 + here])]
+        last = np.concatenate([x[:2], x[1:3]]), np.concatenate([y[:2], y[1:3]])
+        found[name] = compared(train(network(), own, mesh=mesh), train(network(), [*most, last]))
+
+    # Arrays that are global are taken as they are.
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    everywhere = functools.partial(jax.make_array_from_process_local_data, sharding)
+    x, y = (everywhere(part(array[:1000], rank)) for array in (X, Y))
+    found["global arrays"] = compared(
+        train(network(), (x, y), batch_size=99, mesh=mesh), train(network(), (X[:1000], Y[:1000]), batch_size=99)
+    )
+    t, z = (everywhere(part(array[:1000].astype(np.float32), rank)) for array in (T, DECAY))
+    sigma = everywhere(part(np.full(1000, 0.01, np.float32), rank))
+    near = {name: np.float32(value) for name, value in START.items()}
+    pair = T[:1000].astype(np.float32), DECAY[:1000].astype(np.float32)
+    for name, options in (("least squares", {}), ("huber", {"loss": jf.losses.huber})):
+        one = jf.fit(decay, (t, z), near, mesh=mesh, sigma=sigma, **options)
+        other = jf.fit(decay, pair, near, sigma=np.full(1000, 0.01, np.float32), **options)
+        difference = {"params": far(one.params, other.params), "losses": far(one.history, other.history)}
+        difference["errors"] = far(one.standard_errors, other.standard_errors)
+        found[f"global arrays, {name}"] = difference
+    found["report"] = str(one)
+    streamed = [(x[at : at + 96], y[at : at + 96]) for at in range(0, 960, 96)]
+    alike = [(X[at : at + 96], Y[at : at + 96]) for at in range(0, 960, 96)]
+    found["global batches"] = compared(train(network(), streamed, mesh=mesh), train(network(), alike))
+
+    def broken():
+        yield from own[: 5 - 2 * here]
+        raise OSError("the disk is gone")
+
+    class Short(list):
+        pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", jf.FitWarning)
+        ended = train(network(), broken(), mesh=mesh)
+        found["broken"] = [str(ended.status), ended.steps, ended.message]
+        ended = train(network(), Short(own[: 6 - here]), mesh=mesh)
+        found["fewer batches"] = [str(ended.status), ended.steps, ended.message]
+    short = np.float32(1 + here)
+    bad = np.where(np.arange(99)[:, None] == 60, np.nan, X[:99]).astype(np.float32)
+    messages = [
+        lambda: train(network(), (X * short, Y), batch_size=100, mesh=mesh),
+        lambda: train(network(), (X, Y), batch_size=100 - here, mesh=mesh),
+        lambda: train(network(), (X, Y), batch_size=100, mesh=mesh, callbacks=[] if here else [print]),
+        lambda: train(network(), [(bad, Y[:99])] if here else [(X[:99], Y[:99])], mesh=mesh),
+        lambda: train(network(), (X, Y), mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))),
+    ]
+    found["messages"] = [message(call) for call in messages]
+    mine = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))  # a fit of this process alone
+    found["alone"] = compared(
+        train(network(), (X, Y), batch_size=100, mesh=mine), train(network(), (X, Y), batch_size=100)
+    )
+    found["messages"].append(message(lambda: train(network(), (X, Y), callbacks=[Checkpoint(f"never {rank}")])))
+    return found
+
+
+LONG = functools.partial(train, epochs=150, batch_size=100)
+KEPT = functools.partial(jf.data.from_files, (X, Y), batch_size=100, shuffle=True, key=5)
+
+
+def killed(port, rank, folder, victim):
+    """One of two processes, of which one is killed in the middle."""
+    mesh = joined(port, rank)
+
+    def die(seen):
+        if rank == victim and seen.step >= 500 and seen.step % 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    LONG(network(), (X, Y), mesh=mesh, callbacks=[Checkpoint(folder, every=100), die])
+    return {}
+
+
+def restarted(port, rank, folder):
+    """One of two processes that go on where the killed ones were, and that begin what one process ends."""
+    mesh = joined(port, rank)
+    with contextlib.suppress(OSError):
+        first = min(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit())
+    steps = []
+    watch = [Checkpoint(folder, every=100), lambda seen: steps.append(seen.step)]
+    result = LONG(network(), (X, Y), mesh=mesh, callbacks=watch)
+    train(network(), KEPT(), epochs=3, mesh=mesh, callbacks=[Checkpoint(f"{folder}-files", every=7)])
+    return {"kept": first, "first step": steps[0], "losses": result.history["loss"].tolist()}
+
+
+def alone(folder):
+    """One process that ends what two have begun; and the whole, never interrupted."""
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+    losses = LONG(network(), (X, Y)).history["loss"].tolist()
+    again = LONG(network(), (X, Y), epochs=152, mesh=mesh, callbacks=[Checkpoint(folder, every=100)])
+    longer = LONG(network(), (X, Y), epochs=152)
+    files = train(network(), KEPT(), mesh=mesh, callbacks=[Checkpoint(f"{folder}-files", every=7)])
+    return {
+        "losses": losses,
+        "gone on": far(again.params, longer.params),
+        "files": compared(files, train(network(), KEPT())),
+    }
 
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(sys.stderr):
-        result = {"devices": devices, "processes": processes}[sys.argv[1]](*sys.argv[2:])
+        result = globals()[sys.argv[1]](*sys.argv[2:])
     print(json.dumps(result))

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxfit import _checks
 
 _END = object()
@@ -16,7 +18,8 @@ class Place(NamedTuple):
     Attributes:
         epoch: The number of the pass.
         batch: How many batches of it have been handed out.
-        state: What the iterator of the pass says of itself, as text; None where it says nothing.
+        state: What the iterator of the pass says of itself, as text, or those of all processes; None where it says
+            nothing.
     """
 
     epoch: int = 0
@@ -51,6 +54,10 @@ class Batches:
             self.place = here
         batch = self._peeked[0]
         return None if batch is _END else batch
+
+    def begin_with(self, source: Any) -> None:
+        """Takes the batches of another iterable from their beginning."""
+        self.source, self._iterator, self._peeked, self.place = source, None, None, Place()
 
     def next(self, most: int = 1) -> Any:
         """The next batch; None at the end of a pass.
@@ -116,6 +123,11 @@ class Batches:
             ValueError: The data end before it.
         """
         knows_epochs = hasattr(self.source, "set_epoch")
+        if place.state is not None and place.state.startswith("each:"):
+            # That of this process's own part; among others there is none, and the parts are run through.
+            states = json.loads(place.state.removeprefix("each:"))
+            own = states[jax.process_index()] if len(states) == jax.process_count() else ""
+            place = place._replace(state=own or None)
         if place.state is not None or (knows_epochs and place.epoch != self.place.epoch):
             self._iterator, self._peeked, self.place = None, None, Place(place.epoch)
         if place.state is not None:

@@ -8,9 +8,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from jaxfit import _mesh
 from jaxfit._status import Status
 from jaxfit.optimizers import Optimizer, State
 
@@ -79,8 +79,11 @@ class Seen:
 
     @functools.cached_property
     def params(self) -> Any:
-        """The params after `step` steps, a pytree of NumPy arrays; fetched from the device when first asked for."""
-        return jax.device_get(self.optimizer.answer(self.state))
+        """The params after `step` steps, a pytree of NumPy arrays; fetched from the device when first asked for.
+
+        Of params of which other processes have parts, the arrays as they are.
+        """
+        return _mesh.fetched(self.optimizer.answer(self.state))
 
     @functools.cached_property
     def learning_rate(self) -> float | None:

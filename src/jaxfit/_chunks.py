@@ -14,11 +14,12 @@ from jaxfit._callback import Outcome
 from jaxfit._crew import Crew, Stand
 from jaxfit._data import Group
 from jaxfit._ended import Ended, gradient_failure, loss_failure
-from jaxfit._feed import Broken, DataEnded, Memory, Passes, PassOver, Piece, Stream
+from jaxfit._feed import Memory, Passes
 from jaxfit._log import Log
 from jaxfit._loop import Span
 from jaxfit._program import Task
 from jaxfit._status import Status
+from jaxfit._stream import Broken, DataEnded, PassOver, Piece, Stream
 from jaxfit.optimizers import State
 
 

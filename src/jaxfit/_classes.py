@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxfit import _checks, _forward, losses
+from jaxfit import _checks, _forward, _mesh, losses
 from jaxfit._program import Task
 from jaxfit._status import FitWarning
 
@@ -102,8 +102,10 @@ def labels(loss: Callable, y: Any, predicted: tuple[int, ...], name: str = "y") 
             "them by astype(int)."
         )
     ignored = _checks.unwrapped(loss)[1].get("ignore_index", -100)
-    y = np.asarray(y)
+    y = y if _mesh.is_global(y) else np.asarray(y)
     wrong = ((y < 0) | (y >= classes)) & (y != ignored)
+    if wrong.any() and _mesh.is_global(y):
+        raise ValueError(f"{name} has {int(wrong.sum())} of {y.size} labels out of range; expected 0 to {classes - 1}.")
     if wrong.any():
         at = tuple(int(index) for index in np.argwhere(wrong)[0])
         raise ValueError(

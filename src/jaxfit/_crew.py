@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from jaxfit import _checks
+from jaxfit import _checks, _processes
 from jaxfit._batches import Place
 from jaxfit._callback import Best, Callback, Outcome, Run, Seen, Stop
 from jaxfit._interrupt import Asked
@@ -236,7 +235,7 @@ class Crew:
         chunk = max(1, min(most, int(_BREATH * steps / max(seconds, 1e-9))))
         if self._together:
             # All processes take the same steps, and all end where one of them is asked to.
-            told = multihost_utils.process_allgather(np.array([chunk, self._asked.by is not None], np.int32))
+            told = _processes.gathered([chunk, self._asked.by is not None])
             chunk = int(told[:, 0].min())
             if told[:, 1].any():
                 self._agreed = self._asked.by or "a signal to another process"
@@ -275,6 +274,10 @@ class Crew:
                 why = Status.STOPPED, f"Stopped after step {step}: {reason}"
         if self._stop_by is not None and why is None:
             why = self.interrupted(at.log.steps)
+        if self._together and not is_last:  # all end where a callback in one of them asks for it
+            reasons = _processes.texts("" if why is None else why[1])
+            if why is None and any(reasons):
+                why = Status.STOPPED, next(filter(None, reasons))
         return why
 
     def _is_due(self, callback: Callback, at: Stand) -> bool:
@@ -341,7 +344,7 @@ class Crew:
             attempt=at.attempt,
             state=at.state,
             optimizer=self.optimizer or at.optimizer,
-            place=at.place,
+            place=_processes.place(at.place) if self._together else at.place,
             log=at.log,
             memories={name: memory for name, memory in memories.items() if memory},
             stop=why[1] if why is not None and why[0] is Status.STOPPED else None,

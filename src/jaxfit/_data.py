@@ -136,7 +136,7 @@ class Group:
     """Batches that came from outside one after another, for the steps from `first` on.
 
     Attributes:
-        data: The samples of all batches, in their order.
+        data: The samples, arrays [batches, size, ...]; on a mesh with zeros behind, to fill up the last device.
         first: The number of the step that gets the first batch, an int32 scalar.
         size: The samples in a batch.
     """
@@ -152,10 +152,11 @@ class Group:
 
     def batch(self, drawn: None, position: jax.Array) -> Batch:
         del drawn
-        if _rows(self.data) < 2 * self.size:  # one batch, and perhaps what fills up the last device
-            return jax.tree.map(lambda rows: rows[: self.size], self.data)
-        start = (position - self.first) * self.size
-        return jax.tree.map(lambda rows: lax.dynamic_slice_in_dim(rows, start, self.size), self.data)
+
+        def take(rows: jax.Array) -> jax.Array:
+            return lax.dynamic_index_in_dim(rows, position - self.first, keepdims=False)[: self.size]
+
+        return jax.tree.map(take, self.data)
 
     def last(self, drawn: None) -> Batch:
         raise NotImplementedError  # all its batches have one size

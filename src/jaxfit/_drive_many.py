@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxfit import _compile, _many, _program, _small
 from jaxfit._many import Arrays, Ends, Plan
@@ -63,6 +63,12 @@ class Many(NamedTuple):
             task=task, arrays=self.arrays._replace(optimizer=optimizer), own=self.own._replace(optimizer=own)
         )
 
+    def share(self, rows: slice) -> "Many":
+        """Some of them, neighbours of each other."""
+        leaves, tree = jax.tree.flatten(self.arrays)
+        mine = [leaf[rows] if own else leaf for leaf, own in zip(leaves, self.flags, strict=True)]
+        return self._replace(arrays=tree.unflatten(mine), fits=rows.stop - rows.start)
+
     def precision(self) -> contextlib.AbstractContextManager:
         """The scope in which they run."""
         return _compile.precision(self.wide)
@@ -80,13 +86,19 @@ class Many(NamedTuple):
         return task._replace(optimizer=plain)
 
 
-def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None = None) -> Found:
-    """Runs all fits.
+def run(
+    many: Many,
+    out: Path | None = None,
+    tell: Callable[[int], None] | None = None,
+    devices: list[Any] | None = None,
+) -> Found:
+    """Runs all fits; there may be none.
 
     Args:
         many: The fits.
         out: A folder for the results, which are then memory-mapped files; None keeps them in memory.
         tell: Called with the number of fits that a block has brought to their end.
+        devices: Those to run on; None for all of the kind that JAX takes.
     """
     started = time.perf_counter()
     task, optimizer = many.task, many.task.optimizer
@@ -97,7 +109,9 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
     first = optimizer.first_steps
     limit = many.steps if first is None else min(many.steps, first)
     with many.precision():
-        one_pass = _Pass(many, plan)
+        if not many.fits:
+            return Table(task, 0, many.absolute, _ends(task, plan)[0], None).finish()
+        one_pass = _Pass(many, plan, devices)
         table = Table(task, many.fits, many.absolute, one_pass.shapes, out)
         one_pass.run(None, limit, table.write, tell)
         seconds = one_pass.compile_seconds
@@ -105,13 +119,13 @@ def run(many: Many, out: Path | None = None, tell: Callable[[int], None] | None 
         if first is not None and len(again):
             # The few that ended badly start once more, by the rule that goes carefully.
             careful = many.robust()
-            second = _Pass(careful, plan._replace(own=careful.flags, split=False))
+            second = _Pass(careful, plan._replace(own=careful.flags, split=False), devices)
             second.run(again, many.steps, table.improve, None)
             seconds += second.compile_seconds
         lost = table.lost()
         if not optimizer.default_steps and len(lost):
             # A fit is a function of the number of its steps: run anew, it stops where all was still finite.
-            second = _Pass(many, plan._replace(careful=True))
+            second = _Pass(many, plan._replace(careful=True), devices)
             second.run(lost, many.steps, table.write, None)
             most = table.found.steps[lost] - 1
             second.run(lost[most >= 0], most[most >= 0], table.back_up, None)
@@ -128,19 +142,17 @@ class _Pass:
         compile_seconds: Spent on compilation.
     """
 
-    def __init__(self, many: Many, plan: Plan):
+    def __init__(self, many: Many, plan: Plan, devices: list[Any] | None):
         self.many, self.plan, self.compile_seconds = many, plan, 0.0
-        self._devices = _devices()
+        usual = _devices()
+        self._devices = usual if devices is None else devices
         self._mesh = None
-        if len(self._devices) > 1:
-            self._mesh = jax.make_mesh((len(self._devices),), ("fits",), (AxisType.Auto,), devices=self._devices)
-        self._blocks, self._block = _sizes(many, plan.split, len(self._devices))
-        task = many.task
-        self._key = _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
-        leaves, tree = jax.tree.flatten(Arrays.of(task))
-        key = self._key, tree, tuple((np.shape(leaf), _dtype(leaf)) for leaf in leaves), _compile.settings()
+        if len(self._devices) > 1 or self._devices[0] != usual[0]:
+            self._mesh = Mesh(np.array(self._devices), ("fits",), axis_types=(AxisType.Auto,))
+        self._blocks, self._block = _sizes(many, plan.split, self._devices)
+        self._key = _key(many.task, plan)
         self._x64 = _compile.setting("jax_enable_x64")
-        self.shapes, self._state = _compile.kept(("ends", key), lambda: _shapes(task, plan))
+        self.shapes, self._state = _ends(many.task, plan)
         blank = jax.tree.map(lambda leaf: np.zeros(self._shape + leaf.shape, leaf.dtype), self._state)
         self._blank = jax.tree.map(jnp.asarray, self._placed(blank))
         self._call: Callable | None = None
@@ -274,6 +286,18 @@ class _Pass:
         return dealt, flat, after
 
 
+def _key(task: Task, plan: Plan) -> Any:
+    """What the program of such fits is."""
+    return _program.program_key(task, ("many", plan, task.batch_size, task.shuffle))
+
+
+def _ends(task: Task, plan: Plan) -> tuple[Ends, Any]:
+    """The shapes of how one fit ends, and of its state, kept."""
+    leaves, tree = jax.tree.flatten(Arrays.of(task))
+    key = _key(task, plan), tree, tuple((np.shape(leaf), _dtype(leaf)) for leaf in leaves), _compile.settings()
+    return _compile.kept(("ends", key), lambda: _shapes(task, plan))
+
+
 def _shapes(task: Task, plan: Plan) -> tuple[Ends, Any]:
     """The shapes of how one fit ends, and of the state that it can go on from."""
     state = ()
@@ -335,14 +359,15 @@ def _devices() -> list[Any]:
     return jax.local_devices() if chosen is None or isinstance(chosen, str) else [chosen]
 
 
-def _sizes(many: Many, split: bool, devices: int) -> tuple[int, int]:
+def _sizes(many: Many, split: bool, given: list[Any]) -> tuple[int, int]:
     """The number of blocks in a call of the program, and of fits in a block."""
-    on_cpu, task = jax.default_backend() == "cpu", many.task
+    kind, devices, task = given[0].platform, len(given), many.task
+    on_cpu = kind == "cpu"
     params = sum(np.size(leaf) for leaf in jax.tree.leaves(task.params))
     held = sum(np.size(leaf) * _dtype(leaf).itemsize for leaf in jax.tree.leaves((task.data, task.params)))
     a_fit = max(1, held) * (params + 1 if _small.is_few(params) else 4)
     each = -(-many.fits // (devices * (_cores() if on_cpu and not split else 1)))
-    block = _BLOCK_BYTES.get(jax.default_backend(), _ELSEWHERE) // a_fit
+    block = _BLOCK_BYTES.get(kind, _ELSEWHERE) // a_fit
     if not split:
         block = max(block, each if a_fit * each <= _ELSEWHERE else _ELSEWHERE // a_fit)
     block = max(1, min(block, _AT_ONCE // 4 if on_cpu else _MOST, each))

@@ -15,15 +15,19 @@ from jaxfit._problem import Batch, GaussNewton, Problem
 from jaxfit.losses import _curvature
 
 
-def observations(problem: Problem, params: Any, data: Batch) -> tuple[Any, Any]:
-    """By what the loss is multiplied to be the sum of the losses of all samples, and how many these are."""
+def sizes(problem: Problem, params: Any, data: Batch) -> tuple[int, int]:
+    """How many losses the samples of a batch have, and how many samples there are, by their shapes alone."""
 
-    def losses(params: Any, batch: Batch) -> Any:
+    def each(params: Any, batch: Batch) -> Any:
         pair = problem.compared(problem.model(params, batch.x), batch)
         return problem.loss(*pair, reduction="none")
 
-    size = jax.eval_shape(losses, params, data).size
-    rows = jax.tree.leaves(data.y)[0].shape[0]
+    return jax.eval_shape(each, params, data).size, jax.tree.leaves(data.y)[0].shape[0]
+
+
+def observations(problem: Problem, params: Any, data: Batch) -> tuple[Any, Any]:
+    """By what the loss is multiplied to be the sum of the losses of all samples, and how many these are."""
+    size, rows = sizes(problem, params, data)
     total, count = _curvature.mass(problem.loss, data.y, rows) * (size / rows), size
     if data.weights is not None:
         total, count = data.weights.sum() * (size / rows), (data.weights > 0).sum() * (size // rows)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import optax
 
-from jaxfit import _launch, _traced, _wrap, losses
+from jaxfit import _launch, _processes, _traced, _wrap, losses
 from jaxfit._prepare import prepare, step_limit
 from jaxfit._result import FitResult
 from jaxfit.optimizers import Optimizer
@@ -138,25 +138,26 @@ def fit(
         >>> round(float(result.params["slope"]), 2)
         2.0
     """
-    ready = prepare(
-        model,
-        data,
-        params,
-        loss=loss,
-        optimizer=optimizer,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        sigma=sigma,
-        weights=weights,
-        bounds=bounds,
-        fixed=fixed,
-        validation=validation,
-        metrics=metrics,
-        record=record,
-        compute_dtype=compute_dtype,
-        key=key,
-        on_nonfinite=on_nonfinite,
-    )
+    with _processes.in_step(mesh):
+        ready = prepare(
+            model,
+            data,
+            params,
+            loss=loss,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sigma=sigma,
+            weights=weights,
+            bounds=bounds,
+            fixed=fixed,
+            validation=validation,
+            metrics=metrics,
+            record=record,
+            compute_dtype=compute_dtype,
+            key=key,
+            on_nonfinite=on_nonfinite,
+        )
     task = ready.task
     with ready.precision():
         if ready.traced:

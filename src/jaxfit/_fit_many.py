@@ -8,6 +8,7 @@ import optax
 
 from jaxfit import _gather, losses
 from jaxfit._results import FitResults
+from jaxfit._together import Processes
 from jaxfit.optimizers import Optimizer
 
 
@@ -31,6 +32,7 @@ def fit_many(
     key: Any = 0,
     out: str | Path | None = None,
     progress: bool = False,
+    mesh: Any = None,
 ) -> FitResults:
     """Fits a model to many sets of data at once: one fit per pixel, per trace, per voxel.
 
@@ -68,14 +70,24 @@ def fit_many(
         key: As in `fit`: one for all fits, or an array of ints or keys [fits].
         out: A folder, made where there is none, to write the results to, as `.npy` files that are memory-mapped: for
             more fits than memory holds. Files of earlier results there are replaced. None keeps the results in memory.
-        progress: Whether a bar on stderr tells how far it is.
+        progress: Whether a bar on stderr tells how far it is; of several processes, in the first one, of its share.
+        mesh: A `jax.sharding.Mesh` of the devices to run on, all of them and no others; its axes may be any. None for
+            all devices of this process that are of the kind that JAX takes, or the one of `jax_default_device`.
+
+    After `jax.distributed.initialize`, the devices of a mesh may be those of several processes. All processes then call
+    `fit_many` with the same arguments, also those without a device in the mesh. Each runs a share of the fits on its
+    own devices, in proportion to their number, reads the rows of its share only, and in the end has all results; the
+    seconds that these tell are those of the slowest. `out` must be a folder that all of them see; files of their own
+    in it, which are gone in the end, hold the results of each until all have ended.
 
     Returns:
         A `FitResults`: arrays with a first axis of fits. `results[i]` is the i-th as a `FitResult`.
 
     Raises:
         TypeError: An argument is of the wrong kind, or the model cannot be traced.
-        ValueError: An argument has a wrong value or shape: also axes whose lengths disagree, which it names.
+        ValueError: An argument has a wrong value or shape: also axes whose lengths disagree, which it names. Of several
+            processes, also that it has another shape in one of them, or is wrong there.
+        RuntimeError: Another process could not run its share.
 
     Warns:
         FitWarning: Some fits did not end as they should; how many in what way. `results.success` tells which.
@@ -100,4 +112,7 @@ def fit_many(
     given = {"sigma": sigma, "weights": weights, "bounds": bounds, "optimizer": optimizer, "key": key}
     options = {"loss": loss, "fixed": fixed, "batch_size": batch_size, "shuffle": shuffle}
     options |= {"compute_dtype": compute_dtype, "steps": steps, "epochs": epochs, "absolute_sigma": absolute_sigma}
-    return _gather.run(_gather.of_data(model, data, params, given, options), out=out, progress=progress)
+    processes = Processes(mesh)
+    processes.agree(given | options | {"model": model, "data": data, "params": params, "out": out, "mesh": mesh})
+    work = processes.all(lambda: _gather.of_data(model, data, params, given, options, processes), _gather.pattern)
+    return _gather.run(work, out=out, progress=progress, processes=processes)

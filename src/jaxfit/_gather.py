@@ -1,6 +1,8 @@
 """What many fits are made of: which arguments have an axis of fits, one fit as the pattern of all, and their arrays."""
 
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from jaxfit import (
     _modules,
     _options,
     _program,
+    _table,
     _tell,
     _traced,
 )
@@ -30,6 +33,7 @@ from jaxfit._prepare import Prepared, other_data, prepare, step_limit
 from jaxfit._problem import Batch
 from jaxfit._results import FitResults
 from jaxfit._table import Found
+from jaxfit._together import Processes, said
 
 _TRIED = 256  # fits among which the pattern is looked for
 _SIZES = 1.5  # lists of data sets are filled up to lengths that differ by this factor
@@ -46,6 +50,7 @@ class Work(NamedTuple):
         lengths: The samples of each fit where they differ, else None.
         weighted: Whether the user gave weights.
         look: Other data whose loss compares the fits, or None.
+        devices: Those of a mesh that they run on, in words; None without one.
     """
 
     ready: Prepared
@@ -55,6 +60,7 @@ class Work(NamedTuple):
     lengths: np.ndarray | None = None
     weighted: bool = True
     look: Batch | None = None
+    devices: str | None = None
 
     def held(self, found: Found) -> tuple[Any, tuple[int | None, int | None]]:
         """What modules hold at the end beside their params (carried, frozen), and where each has an axis of fits."""
@@ -80,6 +86,7 @@ def run(
     progress: bool = False,
     quiet: bool = False,
     settings: dict[str, np.ndarray] | None = None,
+    processes: Processes | None = None,
 ) -> FitResults:
     """Runs the fits and wraps what came out.
 
@@ -89,7 +96,21 @@ def run(
         progress: Whether to tell how far it is.
         quiet: Whether it warns only where all ended badly, not where some did.
         settings: What differs from fit to fit, by name.
+        processes: Who runs them, and on which devices; None for this process on its own.
     """
+    processes = processes or Processes()
+    folder = processes.all(lambda: _folder(work, out, progress))
+    found = _found(work, folder, progress, processes)
+    whole = found[0] if len(found) == 1 else _together([rows for rows, _ in work.parts], found)
+    scores = None if work.look is None else _scores(work, whole)
+    results = FitResults(work._replace(devices=processes.words), whole, settings or {}, scores)
+    if not (quiet and results.success.any()):
+        results.warn(stacklevel=4)
+    return results
+
+
+def _folder(work: Work, out: Any, progress: Any) -> Path | None:
+    """The folder for the results, made where there is none."""
     folder = None
     if out is not None and not isinstance(out, (str, Path)):
         raise TypeError(f"out is {_checks.describe(out)}; expected the path of a folder.")
@@ -102,14 +123,57 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(progress, bool):
         raise TypeError(f"progress is {_checks.describe(progress)}; expected True or False.")
-    with _tell.bar("fits", work.fits) if progress else _tell.nothing() as tell:
-        found = [_drive_many.run(many, folder, tell) for _, many in work.parts]
-    whole = found[0] if len(found) == 1 else _together([rows for rows, _ in work.parts], found)
-    scores = None if work.look is None else _scores(work, whole)
-    results = FitResults(work, whole, settings or {}, scores)
-    if not (quiet and results.success.any()):
-        results.warn(stacklevel=4)
-    return results
+    return folder
+
+
+def _found(work: Work, folder: Path | None, progress: bool, processes: Processes) -> list[Found]:
+    """The results of the parts, each of all its fits."""
+    started = time.perf_counter()
+    several = [many for _, many in work.parts]
+    ends = processes.shares([(many.fits, _cost(many)) for many in several])
+    mine = [
+        many.share(processes.own(end)) if processes.several else many for many, end in zip(several, ends, strict=True)
+    ]
+    count = sum(many.fits for many in mine)
+    own = folder
+    if folder is not None and processes.several:
+        own = folder / f".share_{processes.rank}"
+
+    def run() -> list[Found]:
+        if own is not None:
+            own.mkdir(parents=True, exist_ok=True)
+        with _tell.bar("fits", count) if progress and count and not processes.rank else _tell.nothing() as tell:
+            return [_drive_many.run(many, own, tell, processes.devices) for many in mine]
+
+    if not processes.several:
+        return run()
+    try:
+        found = processes.all(run)
+        whole = [_table.joined(one, end, processes, folder) for one, end in zip(found, ends, strict=True)]
+        compiled = sum(one.compile_seconds for one in found)
+        del found  # its files are still in use
+    finally:
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)
+    seconds = processes.most(np.array([compiled, time.perf_counter() - started]))
+    whole[0] = whole[0]._replace(compile_seconds=seconds[0], run_seconds=seconds[1] - seconds[0])
+    return whole
+
+
+def _cost(many: Many) -> int:
+    """What one of the fits costs, more or less: the numbers in its data."""
+    return max(1, sum(np.size(leaf) for leaf in jax.tree.leaves(many.task.data)))
+
+
+def pattern(work: Work) -> dict[str, str]:
+    """What must be the same in all processes that run the fits, in words."""
+    return said(
+        {
+            "the pattern of the fits": [
+                (many.fits, many.steps, many.wide, many.own, Arrays.of(many.task)) for _, many in work.parts
+            ]
+        }
+    )
 
 
 def _scores(work: Work, found: Found) -> np.ndarray:
@@ -145,7 +209,9 @@ def refuse_traced(*arguments: Any) -> None:
         raise TypeError("many fits cannot be run inside jit, vmap or grad; there, fit under jax.vmap does the same.")
 
 
-def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
+def of_data(
+    model: Callable, data: Any, params: Any, given: dict[str, Any], options: dict[str, Any], processes: Processes
+) -> Work:
     """Fits of sets of data of their own.
 
     Args:
@@ -154,6 +220,7 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
         params: The starting values, whose leaves may have one.
         given: Other arguments that may have one: sigma, weights, bounds, optimizer, key.
         options: Other arguments.
+        processes: Who runs the fits.
     """
     if not isinstance(data, tuple):
         raise TypeError(
@@ -163,17 +230,25 @@ def of_data(model: Callable, data: Any, params: Any, given: dict[str, Any], opti
         raise ValueError(f"data is a tuple of {len(data)}; expected the pair (x, y).")
     refuse_traced(model, options.get("loss"), data, params, *given.values())
     if isinstance(data[1], list):
-        return _of_lists(model, *data, params, given, options)
+        return _of_lists(model, *data, params, given, options, processes)
     x, y, count = _axes.data(*data)
     first = next((index for index in range(min(count, _TRIED)) if x.is_finite(index) and y.is_finite(index)), 0)
     if params is None and hasattr(model, "guess"):
-        start = _guesses(model, ((x.at(index, _clean), y.at(index, _clean)) for index in range(count)))
+        start = _guesses(model, lambda index: (x.at(index, _clean), y.at(index, _clean)), count, processes)
     else:
         start = _axes.params(model, params, (x.at(first, _clean), y.at(first, _clean)), count)
     return build(model, (x, y), start, count, given, options, first=first)
 
 
-def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any], options: dict[str, Any]) -> Work:
+def _of_lists(
+    model: Any,
+    x: Any,
+    y: Sequence,
+    params: Any,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    processes: Processes,
+) -> Work:
     """Fits of data sets in lists: as arrays where all have one length."""
     sets = [np.asarray(one) for one in y]
     if not sets or any(one.ndim == 0 or one.size == 0 for one in sets):
@@ -196,8 +271,8 @@ def _of_lists(model: Any, x: Any, y: Sequence, params: Any, given: dict[str, Any
     if len(set(lengths)) == 1:
         stacked = {name: np.stack(part) for name, part in own.items()}
         given = given | {name: stacked[name] for name in ("sigma", "weights") if name in stacked}
-        return of_data(model, (stacked.get("x", x), np.stack(sets)), params, given, options)
-    return _of_lengths(model, own, sets, lengths, params, given, options)
+        return of_data(model, (stacked.get("x", x), np.stack(sets)), params, given, options, processes)
+    return _of_lengths(model, own, sets, lengths, params, given, options, processes)
 
 
 def _of_lengths(
@@ -208,6 +283,7 @@ def _of_lengths(
     params: Any,
     given: dict[str, Any],
     options: dict[str, Any],
+    processes: Processes,
 ) -> Work:
     """Fits of data sets of different lengths, filled up to a few lengths by samples of weight 0 where they may be.
 
@@ -219,10 +295,11 @@ def _of_lengths(
         params: The starting values.
         given: Other arguments that may have an axis of fits.
         options: Other arguments.
+        processes: Who runs the fits.
     """
     count, one = len(sets), (own["x"][0], sets[0])
     if params is None and hasattr(model, "guess"):
-        start = _guesses(model, ((_clean(one_x), _clean(one_y)) for one_x, one_y in zip(own["x"], sets, strict=True)))
+        start = _guesses(model, lambda index: (_clean(own["x"][index]), _clean(sets[index])), count, processes)
     else:
         start = _axes.params(model, params, one, count)
     given = given | {"key": _axes.keys(given["key"])}
@@ -398,10 +475,17 @@ def _usable(one: np.ndarray) -> np.ndarray:
     return usable if usable.any() else np.ones_like(usable)
 
 
-def _guesses(model: Any, pairs: Iterable[tuple[Any, Any]]) -> Dealt:
-    """The starting values that a model finds in the data (x, y) of each fit."""
-    found = [model.guess(*pair) for pair in pairs]
-    return Dealt.each(jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *found))
+def _guesses(model: Any, pair: Callable[[int], tuple[Any, Any]], count: int, processes: Processes) -> Dealt:
+    """The starting values that a model finds in the data (x, y) of each fit, each process those of its share."""
+    (ends,) = processes.shares([(count, 1)])
+    mine = processes.own(ends)
+    own = mine.stop - mine.start
+
+    def found() -> Any:
+        begun = [model.guess(*pair(index)) for index in (range(mine.start, mine.stop) if own else (0,))]
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])[:own], *begun)
+
+    return Dealt.each(jax.tree.map(lambda leaf: processes.joined(leaf, ends), processes.all(found)))
 
 
 def _bounds(ready: Prepared, sides: list[Dealt], start: Dealt, count: int) -> Dealt:

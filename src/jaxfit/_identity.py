@@ -1,6 +1,7 @@
 """What makes a run this run and no other, in words and digests that are the same in every process."""
 
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -9,18 +10,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from jaxfit import _checks, _code, _modules
+from jaxfit import _checks, _code, _mesh, _modules, _processes
 from jaxfit._prepare import Prepared
 
 _WHOLE = 1 << 28  # bytes of an array that are all read; of a larger one, so many spread over it
 _STRETCH = 1 << 16
 
 
-def of(ready: Prepared) -> dict[str, Any]:
+def of(ready: Prepared, first: Any = None) -> dict[str, Any]:
     """The identity of a run: for each argument of `fit` that matters, a text, and the code of functions.
 
-    How long the run is, and what watches it, does not matter: a run can be resumed to go on longer.
+    How long the run is, what watches it, and on how many devices and processes it runs, does not matter: a run can be
+    resumed to go on longer, and elsewhere.
+
+    Args:
+        ready: The fit.
+        first: What the first batch of a stream is like.
     """
     task = ready.task
     found = {
@@ -28,7 +35,7 @@ def of(ready: Prepared) -> dict[str, Any]:
         "params": _arrays(ready.start),
         "loss": _of_function(task.problem.loss),
         "optimizer": _of_optimizer(task.optimizer),
-        "data": _of_data(ready),
+        "data": _of_data(ready, first),
         "batch_size": {"text": repr(task.batch_size)},
         "shuffle": {"text": repr(task.shuffle)},
         "bounds": _arrays(task.bounds),
@@ -54,9 +61,26 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             found.append(f"{name} was {was['text']} and is {is_['text']}")
         elif (clause := _code.compared(was.get("code"), is_.get("code"))) != "":
             found.append(f"{name} is {is_['text']} as it was, but {clause}")
-        elif was.get("digest") != is_.get("digest"):
+        elif None not in (was.get("digest"), is_.get("digest")) and was["digest"] != is_["digest"]:
             found.append(f"{name} has the same shapes as it had, {is_['text']}, but other values")
     return found
+
+
+def check_same(own: dict[str, Any]) -> None:
+    """Raises ValueError, in all processes that share a run, where it is not the same one in all of them.
+
+    Args:
+        own: The identity of this process's run.
+    """
+    first, *others = map(json.loads, _processes.texts(json.dumps(own)))
+    for process, other in enumerate(others, 1):
+        found = differences(first, other)
+        if found:
+            raise ValueError(
+                f"process {process} was given other arguments than process 0: {'; '.join(found)} there. Expected the "
+                "same in every process. Data of which each process has a part go in as an iterable of batches, or as "
+                "arrays of jax.make_array_from_process_local_data."
+            )
 
 
 def _of_model(ready: Prepared) -> dict[str, Any]:
@@ -100,16 +124,17 @@ def _of_optimizer(optimizer: Any) -> dict[str, Any]:
     return found
 
 
-def _of_data(ready: Prepared) -> dict[str, Any]:
+def _of_data(ready: Prepared, first: Any) -> dict[str, Any]:
     if ready.kind == "sampler":
         return _of_function(ready.data)
     if ready.kind == "stream":
-        source, first = ready.data.source, ready.data.peek()
+        source = ready.data.source
         if hasattr(source, "identity"):
             return {"text": str(source.identity)}
         # An order may be drawn anew in each process; what lies in memory as it is, does not change.
-        text = f"batches of a {type(source).__name__}, the first {_checks.describe_tree(first)}"
-        return {"text": text} | ({"digest": _digest(jax.tree.leaves(source))} if isinstance(source, list) else {})
+        text = f"batches of a {type(source).__name__}, the first {_checks.describe_tree(tuple(first[:2]))}"
+        whole = isinstance(source, list) and not isinstance(jax.tree.leaves(first)[0], jax.ShapeDtypeStruct)
+        return {"text": text} | ({"digest": _digest(jax.tree.leaves(source))} if whole else {})
     assert ready.task.data is not None
     return _arrays((ready.task.data.x, ready.task.data.y))
 
@@ -125,6 +150,8 @@ def _digest(leaves: list[Any]) -> str:
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if _mesh.is_global(leaf):
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
         array = np.asarray(leaf)
         found.update(f"{array.dtype}{array.shape}".encode())
         if array.dtype.hasobject or not array.size:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxfit import _checks, _compile
+from jaxfit import _checks, _compile, _mesh
 from jaxfit._problem import Batch
 
 _NARROW = {"f": np.float32, "c": np.complex64, "i": np.int32, "u": np.uint32}
@@ -187,6 +187,8 @@ def _check_finite(name: str, array: Any) -> None:
     )
     if far and bool(jnp.isfinite(array).all()):  # checked where it lies: only bad data are fetched
         return
+    if _mesh.is_global(array):
+        raise ValueError(f"{name}: some of its {array.size} values are not finite; expected finite numbers.")
     array = np.asarray(array)
     with np.errstate(all="ignore"):
         # One pass without a temporary array; the sum of finite numbers can overflow, so a bad sum proves nothing.
@@ -241,11 +243,11 @@ def spread(name: str, given: Any, batch: Batch, wide: bool, *, rows_only: bool) 
     if isinstance(array, Tracer):
         return array
     _check_finite(name, array)
-    least = np.asarray(array).min()
+    least = array.min() if _mesh.is_global(array) else np.asarray(array).min()
     if least < 0 or (least == 0 and not rows_only):
         expected = "numbers of at least 0" if rows_only else "standard deviations above 0"
         raise ValueError(f"{name} goes down to {least}; expected {expected}.")
-    if rows_only and not np.asarray(array).any():
+    if rows_only and not (array.any() if _mesh.is_global(array) else np.asarray(array).any()):
         raise ValueError("weights are all 0; expected at least one sample that counts.")
     return array
 

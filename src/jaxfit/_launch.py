@@ -1,5 +1,7 @@
 """Sets a prepared fit running: as one program, or in chunks with all who look on."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,14 +59,15 @@ def _spread_out(task: Task, mesh: Any, shard_params: Any) -> Task:
         if shard_params is not None:
             raise ValueError("shard_params says how params lie on a mesh: give mesh, too.")
         return task
-    found = _mesh.spread(mesh, shard_params, task.params, 0 if task.data is None else task.samples)
+    found = _mesh.spread(mesh, shard_params, task.params, task.data, task.validation)
+    _mesh.check_processes(mesh)
     return task._replace(
         spread=found,
         problem=task.problem._replace(block=None),
         params=found.params(task.params),
         data=None if task.data is None else found.dealt(task.data),
         bounds=found.copies(task.bounds),
-        validation=found.copies(task.validation),
+        validation=None if task.validation is None else found.dealt(task.validation),
         held=task.held._replace(carried=found.copies(task.held.carried), frozen=found.copies(task.held.frozen)),
     )
 
@@ -76,39 +79,50 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
     if not is_stream and task.steps_per_epoch is None and any(one.every == "epoch" for one in found):
         late = next(type(one).__name__ for one in found if one.every == "epoch")
         raise ValueError(f"{late} is to act after every epoch, and a sampler has none: give it every=, in steps.")
+    together = task.spread is not None and task.spread.is_shared
+    who = {"callbacks": {"text": ", ".join(f"{type(one).__name__}(every={one.every})" for one in found) or "none"}}
     is_long = not is_stream and _drive.is_long(task, limit[0] or 0)
     found += _bar(progress, is_long, found)
-    if not (found or is_stream or is_long):
+    if not (found or is_stream or is_long or together):
         return _drive.in_memory(task, limit[0] or 0)
-    run = Run(
+    if together and jax.process_index() > 0:
+        found = _crew.silenced(found)
+    feed: Stream | Passes | None = None
+    with _interrupt.heeded() as asked:
+        if is_stream:
+            ready.data.tells = any(isinstance(one, _crew.Keeper) for one in found)
+            summed = task.optimizer.needs_full_batch
+            feed = (Passes if summed else Stream)(task, ready.data, ready.wide, Asked() if together else asked)
+        identity = functools.cache(lambda: _identity.of(ready, feed and feed.first))
+        if together:
+            _identity.check_same(identity() | who)
+        run = _told(ready, task, limit, epochs, identity)
+        crew = Crew(found, run, asked, together=together, wide=ready.wide)
+        try:
+            ended = (
+                _drive.in_memory(task, limit[0] or 0, crew) if feed is None else _chunks.run(task, feed, crew, *limit)
+            )
+            return _chunks.closed(task, ended, crew)
+        except BaseException:
+            crew.abandon()
+            raise
+
+
+def _told(ready: Prepared, task: Task, limit: Any, epochs: Any, identity: Callable[[], dict[str, Any]]) -> Run:
+    """What callbacks are told of a run."""
+    is_stream = ready.kind == "stream"
+    return Run(
         model=ready.model,
         optimizer=task.optimizer,
         loss=task.problem.loss,
-        params=jax.device_get(ready.start),
+        params=_mesh.fetched(ready.start),
         steps=limit[0],
         epochs=epochs if is_stream or task.steps_per_epoch else None,
         steps_per_epoch=None if is_stream else task.steps_per_epoch,
         samples=None if task.data is None else task.samples,
         batch_size=task.batch_size,
-        identity=lambda: _identity.of(ready),
+        identity=identity,
     )
-    together = task.spread is not None and task.spread.is_shared
-    if together and jax.process_index() > 0:
-        found = _crew.silenced(found)
-    with _interrupt.heeded() as asked:
-        crew = Crew(found, run, asked, together=together, wide=ready.wide)
-        try:
-            if is_stream:
-                ready.data.tells = crew.keeps
-                summed = task.optimizer.needs_full_batch
-                feed = (Passes if summed else Stream)(task, ready.data, ready.wide, Asked() if together else asked)
-                ended = _chunks.run(task, feed, crew, *limit)
-            else:
-                ended = _drive.in_memory(task, limit[0] or 0, crew)
-            return _chunks.closed(task, ended, crew)
-        except BaseException:
-            crew.abandon()
-            raise
 
 
 def _bar(progress: Any, is_long: bool, found: list[Callback]) -> list[Callback]:

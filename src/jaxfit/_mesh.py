@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxfit import _checks
+from jaxfit import _checks, _processes
 from jaxfit._problem import Batch
 
 _DATA = "data"
@@ -25,14 +25,21 @@ class Spread(NamedTuple):
     Attributes:
         mesh: The mesh, all of whose axes leave the layout to the compiler.
         rows: The name of the axis that samples are spread over.
-        samples: The samples in the data, without those that fill up the last device; 0 where there are none in memory.
         specs: Over which axes each array of the params is spread, in the order of the leaves.
+        data: The rows of each array of the data, without those that fill up the last device; 0 for a single number.
+        validation: The same of the validation data.
     """
 
     mesh: Mesh
     rows: str
-    samples: int
     specs: tuple[PartitionSpec, ...]
+    data: tuple[int, ...] = ()
+    validation: tuple[int, ...] = ()
+
+    @property
+    def shards(self) -> int:
+        """Over how many devices rows are spread."""
+        return self.mesh.shape[self.rows]
 
     def copies(self, tree: Any) -> Any:
         """Arrays, whole on every device."""
@@ -40,28 +47,64 @@ class Spread(NamedTuple):
 
     def dealt(self, data: Any) -> Any:
         """Arrays [n, ...], their rows dealt out to the devices; zeros fill up the last one."""
-        count = self.mesh.shape[self.rows]
+        layout = NamedSharding(self.mesh, PartitionSpec(self.rows))
 
         def deal(leaf: Any) -> Any:
             if not np.ndim(leaf):
                 return self.copies(leaf)
-            rows, layout = leaf.shape[0], NamedSharding(self.mesh, PartitionSpec(self.rows))
+            rows = leaf.shape[0]
+            missing = -rows % self.shards
+            if is_global(leaf):  # dealt out already, perhaps over the devices in another order
+                return _filled(leaf, missing, layout)
 
             def part(index: Any) -> np.ndarray:
-                start, stop, _ = index[0].indices(rows + -rows % count)
-                found = np.asarray(leaf[start : min(stop, rows)])
-                lacking = stop - start - len(found)
-                return np.concatenate([found, np.zeros((lacking, *leaf.shape[1:]), leaf.dtype)]) if lacking else found
+                start, stop, _ = index[0].indices(rows + missing)
+                return _with_zeros(np.asarray(leaf[start : min(stop, rows)]), stop - start)
 
-            if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-                return jax.device_put(leaf, layout)  # dealt out already
-            return jax.make_array_from_callback((rows + -rows % count, *leaf.shape[1:]), layout, part)
+            return jax.make_array_from_callback((rows + missing, *leaf.shape[1:]), layout, part)
 
         return jax.tree.map(deal, data)
 
-    def trimmed(self, data: Any) -> Any:
-        """The data without what fills up the last device, inside a program."""
-        return self.held(jax.tree.map(lambda leaf: leaf[: self.samples] if leaf.ndim else leaf, data))
+    def batches(self, data: Any, size: int, first: int = 0) -> Any:
+        """Batches behind each other, their rows dealt out to the devices; zeros fill up the last one.
+
+        Args:
+            data: Arrays [batches, rows, ...], global, or of which this process has the rows that its devices get.
+            size: The rows of a batch.
+            first: Which of them is the first that this process has.
+        """
+        layout = NamedSharding(self.mesh, PartitionSpec(None, self.rows))
+        padded = size + -size % self.shards
+
+        def deal(leaf: Any) -> jax.Array:
+            if is_global(leaf):
+                return _filled(leaf, padded - size, layout, axis=1)
+            leaf = np.asarray(leaf)
+
+            def part(index: Any) -> np.ndarray:
+                start, stop, _ = index[1].indices(padded)
+                found = leaf[:, max(start - first, 0) : max(min(stop, size) - first, 0)]
+                return np.moveaxis(_with_zeros(np.moveaxis(found, 1, 0), stop - start), 0, 1)
+
+            return jax.make_array_from_callback((len(leaf), padded, *leaf.shape[2:]), layout, part)
+
+        return jax.tree.map(deal, data)
+
+    def shares(self, size: int) -> list[tuple[int, int]]:
+        """From where to where the rows of a batch reach that the devices of each process get."""
+        layout = NamedSharding(self.mesh, PartitionSpec(self.rows))
+        found = [(size, 0)] * jax.process_count()
+        for device, (rows,) in layout.devices_indices_map((size + -size % self.shards,)).items():
+            start, stop = found[device.process_index]
+            at, end, _ = rows.indices(size + -size % self.shards)
+            found[device.process_index] = min(start, at), min(max(stop, end), size)
+        return [(min(start, stop), stop) for start, stop in found]
+
+    def trimmed(self, data: Any, lengths: tuple[int, ...]) -> Any:
+        """Arrays without what fills up the last device, inside a program; so many rows of each."""
+        leaves, tree = jax.tree.flatten(data)
+        pairs = zip(leaves, lengths, strict=True)
+        return self.held(tree.unflatten([leaf[:length] if leaf.ndim else leaf for leaf, length in pairs]))
 
     def held(self, batch: Batch) -> Batch:
         """A batch whose rows are spread over the devices, inside a program; they need not be a multiple of them."""
@@ -108,7 +151,7 @@ class Spread(NamedTuple):
     @property
     def is_shared(self) -> bool:
         """Whether several processes take part."""
-        return len({device.process_index for device in self.mesh.devices.flat}) > 1
+        return _processes.is_shared(self.mesh)
 
     @property
     def is_whole(self) -> bool:
@@ -116,17 +159,48 @@ class Spread(NamedTuple):
         return not any(any(spec) for spec in self.specs)
 
 
+def is_global(leaf: Any) -> bool:
+    """Whether an array has parts on the devices of other processes."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+
+
+def fetched(tree: Any) -> Any:
+    """Arrays on the host, but for those of which other processes have parts."""
+
+    def fetch(leaf: Any) -> Any:
+        return leaf if is_global(leaf) and not leaf.is_fully_replicated else jax.device_get(leaf)
+
+    return jax.tree.map(fetch, tree)
+
+
+def lengths(data: Any) -> tuple[int, ...]:
+    """The rows of each array; 0 for a single number."""
+    return tuple(leaf.shape[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(data))
+
+
 def laid_out(array: Any, layout: jax.sharding.Sharding) -> jax.Array:
     """An array that every process has, laid out over devices that may be those of several processes."""
-    if isinstance(array, jax.Array) and not array.is_fully_addressable:
-        return jax.device_put(array, layout)
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_global(array) or (isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key)):
         return jax.device_put(array, layout)
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, layout, lambda index: host[index])
 
 
-def spread(mesh: Any, shard_params: Any, params: Any, samples: int) -> Spread:
+def _with_zeros(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows, filled up to so many."""
+    missing = count - len(rows)
+    return np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)]) if missing else rows
+
+
+def _filled(array: jax.Array, missing: int, layout: NamedSharding, axis: int = 0) -> jax.Array:
+    """A global array with some zeros more along an axis, in this layout."""
+    if not missing:
+        return jax.device_put(array, layout)
+    widths = [(0, missing if at == axis else 0) for at in range(array.ndim)]
+    return jax.jit(lambda rows: jnp.pad(rows, widths), out_shardings=layout)(array)
+
+
+def spread(mesh: Any, shard_params: Any, params: Any, data: Any = None, validation: Any = None) -> Spread:
     """How a fit lies on a mesh.
 
     Args:
@@ -134,7 +208,8 @@ def spread(mesh: Any, shard_params: Any, params: Any, samples: int) -> Spread:
         shard_params: None for params that every device has; the name of an axis over which large arrays are spread; or
             a pytree of `PartitionSpec`s like the params.
         params: The params.
-        samples: The samples in the data; 0 where there are none in memory.
+        data: The data in memory, or None.
+        validation: Likewise.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -144,7 +219,24 @@ def spread(mesh: Any, shard_params: Any, params: Any, samples: int) -> Spread:
         raise TypeError(f'mesh is {_checks.describe(mesh)}; expected a mesh such as jax.make_mesh((8,), ("data",)).')
     rows = _DATA if _DATA in mesh.axis_names else mesh.axis_names[0]
     found = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-    return Spread(found, str(rows), samples, _specs(found, shard_params, params, str(rows)))
+    for name, leaf in [("data", leaf) for leaf in jax.tree.leaves((data, validation))]:
+        if is_global(leaf) and not leaf.sharding.device_set <= set(mesh.devices.flat):
+            raise ValueError(
+                f"{name} lie on devices that mesh does not have; expected a mesh of the devices that they were made on."
+            )
+    specs = _specs(found, shard_params, params, str(rows))
+    return Spread(found, str(rows), specs, lengths(data), lengths(validation))
+
+
+def check_processes(mesh: Mesh) -> None:
+    """Raises ValueError where a mesh has devices of some processes but not of all, or of others alone."""
+    lacking = set(range(jax.process_count())) - {device.process_index for device in mesh.devices.flat}
+    if lacking and (_processes.is_shared(mesh) or jax.process_index() in lacking):
+        raise ValueError(
+            f"mesh has no devices of process {min(lacking)}; expected a mesh of the devices of all "
+            f"{jax.process_count()} processes, as jax.make_mesh takes them of jax.devices(), or of this process alone, "
+            "jax.local_devices()."
+        )
 
 
 def _specs(mesh: Mesh, given: Any, params: Any, rows: str) -> tuple[PartitionSpec, ...]:

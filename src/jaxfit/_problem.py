@@ -338,31 +338,44 @@ class Totals(NamedTuple):
     """Gauss–Newton terms summed over batches, with what rounding lost on the way (Neumaier's summation).
 
     Attributes:
-        terms: The sums, each batch's with the weight of its samples.
+        sums: The terms, each batch's with the weight of its samples, and what the samples weigh.
         lost: What is to be added to them.
-        mass: What the samples weigh.
     """
 
-    terms: GaussNewton
-    lost: GaussNewton
-    mass: jax.Array
+    sums: tuple[GaussNewton, jax.Array]
+    lost: tuple[GaussNewton, jax.Array]
+
+    @classmethod
+    def from_nothing(cls, blank: GaussNewton) -> "Totals":
+        """Before the first batch.
+
+        Args:
+            blank: Terms that are 0.
+        """
+        zero: Any = np.zeros((), blank.gradient.dtype)
+        return cls((blank._replace(loss=zero), zero), (blank._replace(loss=zero), zero))
 
     def plus(self, problem: Problem, flat: Any, unravel: Callable, batch: Batch) -> "Totals":
         """With the terms of one more batch."""
-        mass = jnp.asarray(1 if problem.sums else problem.mass(batch), self.mass.dtype)
-        terms = jax.tree.map(lambda entry: entry * mass, problem.gauss_newton(flat, unravel, batch))
+        mass = jnp.asarray(1 if problem.sums else problem.mass(batch), self.sums[1].dtype)
+        more = jax.tree.map(lambda entry: entry * mass, problem.gauss_newton(flat, unravel, batch)), mass
 
         def lost(total: jax.Array, more: jax.Array) -> jax.Array:
             together = total + more
             large = jnp.abs(total) >= jnp.abs(more)
             return jnp.where(large, (total - together) + more, (more - together) + total)
 
-        rest = jax.tree.map(lambda before, total, more: before + lost(total, more), self.lost, self.terms, terms)
-        return Totals(jax.tree.map(jnp.add, self.terms, terms), rest, self.mass + mass)
+        rest = jax.tree.map(lambda before, total, more: before + lost(total, more), self.lost, self.sums, more)
+        return Totals(jax.tree.map(jnp.add, self.sums, more), rest)
+
+    @property
+    def mass(self) -> Any:
+        """What all samples weigh."""
+        return self.sums[1] + self.lost[1]
 
     def mean(self, sums: bool) -> GaussNewton:
         """The terms of all batches together."""
-        return jax.tree.map(lambda total, lost: (total + lost) / (1 if sums else self.mass), self.terms, self.lost)
+        return jax.tree.map(lambda total, lost: (total + lost) / (1 if sums else self.mass), self.sums[0], self.lost[0])
 
 
 def block_size(params: int, batch: Batch, loss: Callable) -> int | None:

@@ -90,9 +90,7 @@ class Task(NamedTuple):
     @property
     def samples(self) -> int:
         """The number of samples in the data."""
-        if self.spread is not None:
-            return self.spread.samples
-        return jax.tree.leaves(self.data)[0].shape[0]
+        return self.spread.data[0] if self.spread is not None else jax.tree.leaves(self.data)[0].shape[0]
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -257,25 +255,30 @@ def undrawn(task: Task) -> Any:
     return np.int32(-1), jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def add_terms(task: Task, state: State, totals: Totals | None, batch: Batch) -> tuple[Totals, float]:
+def add_terms(
+    task: Task, state: State, totals: Totals | None, group: _data.Group, first: Batch
+) -> tuple[Totals, float]:
     """The Gauss–Newton terms of one more batch at the point where the next step looks, added to those before.
 
     Args:
         task: The fit.
         state: The optimizer's state.
         totals: The sums; None where this is the first batch.
-        batch: The batch.
+        group: The batch.
+        first: What a batch is like.
     """
     if totals is None:
         blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), task.optimizer.terms(state))
         assert blank is not None
-        totals = Totals(blank._replace(loss=np.zeros((), blank.gradient.dtype)), blank, np.zeros_like(blank.loss))
+        totals = Totals.from_nothing(blank)
 
-    def program(state, held, batch, totals):
+    def program(state, held, group, totals):
         _, unravel = _small.vector(state.params)
+        batch = group.batch(None, group.first)
+        batch = batch if task.spread is None else task.spread.held(batch)
         return totals.plus(at(task, None, *held), state.inner.trial, unravel, batch)
 
-    return _call(task, batch, program, "add terms", state, task.held[:2], batch, totals)
+    return _call(task, first, program, "add terms", state, task.held[:2], group, totals)
 
 
 def look(task: Task, params: Any) -> State:
@@ -424,9 +427,9 @@ def program_key(task: Task, kind: Hashable) -> tuple[Hashable, ...]:
 def _source(task: Task, data: Any, key: jax.Array) -> _data.Source:
     if task.spread is None:
         return _plain_source(task, data, key)
-    whole = isinstance(data, _data.Group | None)  # what a sampler draws, or came from outside
-    source = _plain_source(task, data if whole else task.spread.trimmed(data), key)
-    return _data.Held(source, task.spread.held)
+    if not isinstance(data, _data.Group | None):  # what a sampler draws or came from outside is held batch by batch
+        data = task.spread.trimmed(data, task.spread.data)
+    return _data.Held(_plain_source(task, data, key), task.spread.held)
 
 
 def _plain_source(task: Task, data: Any, key: jax.Array) -> _data.Source:
@@ -447,8 +450,8 @@ def _evaluate(
     """What is written down after an epoch."""
     batch, prefix = (data, "") if validation is None else (validation, "validation_")
     assert batch is not None
-    if validation is None and task.spread is not None:
-        batch = task.spread.trimmed(batch)
+    if task.spread is not None:
+        batch = task.spread.trimmed(batch, task.spread.data if validation is None else task.spread.validation)
     carried, frozen = held
     problem = at(task, None, state.carried if task.held.changes else carried, frozen)
     params = optimizer.answer(state)

@@ -422,7 +422,8 @@ class FitResults:
         title = f"{len(self):,} fits of {_report.name_of(self._work.ready.model)} by {type(task.optimizer).__name__}"
         seconds = self.run_seconds
         pace = f"{len(self) / seconds:,.0f} fits per second, " if seconds > 0 else ""
-        facts = [f"{self.message}", f"{pace}{seconds:.3g} s, and {self.compile_seconds:.3g} s of compilation."]
+        where = f" on {self._work.devices}" if self._work.devices else ""
+        facts = [f"{self.message}", f"{pace}{seconds:.3g} s{where}, and {self.compile_seconds:.3g} s of compilation."]
         return "\n".join([title, *(f"  {fact}" for fact in facts), "", *_report.table(rows)])
 
     def _repr_html_(self) -> str:

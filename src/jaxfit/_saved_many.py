@@ -46,7 +46,7 @@ def content(results: FitResults, data: bool) -> Any:
         "params": None if task.held.frozen == () else results.params,  # those that stay too
         "settings": results.settings,
         "scores": results._scores,
-        "work": {name: getattr(work, name) for name in ("fits", "absolute", "lengths", "weighted")},
+        "work": {name: getattr(work, name) for name in ("fits", "absolute", "lengths", "weighted", "devices")},
         "wide": ready.wide,
         "start": ready.start,
         "stays": ready.stays,

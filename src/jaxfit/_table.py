@@ -13,9 +13,11 @@ from jaxfit._inference import Evidence
 from jaxfit._many import Ends
 from jaxfit._program import Task
 from jaxfit._status import Status
+from jaxfit._together import Processes
 from jaxfit.losses import _curvature
 
 _STATUSES = tuple(Status)
+_PIECE = 1 << 24  # bytes that are copied at once
 
 
 class Found(NamedTuple):
@@ -45,6 +47,14 @@ class Found(NamedTuple):
     compile_seconds: float
     run_seconds: float
 
+    @property
+    def files(self) -> dict[str, np.ndarray]:
+        """The tables that are kept in a folder, by the names of their files, in the order of the leaves."""
+        params = {f"params_{at}.npy": leaf for at, leaf in enumerate(jax.tree.leaves(self.params))}
+        others = {"loss": self.loss, "status": self.codes, "steps": self.steps, "covariance": self.covariance}
+        others |= {"total": self.total, "freedom": self.freedom}
+        return params | {f"{name}.npy": table for name, table in others.items() if table is not None}
+
 
 class Table:
     """The results of all fits, filled in block by block."""
@@ -58,12 +68,9 @@ class Table:
         names = iter(range(1_000))
 
         def room(shape: Any, name: str | None = None) -> np.ndarray:
-            if out is None:
+            if out is None or not count:
                 return np.empty((count, *shape.shape), shape.dtype)
-            path = out / f"{name or f'params_{next(names)}'}.npy"
-            # A file of its own: what an earlier one holds may be in use, even as the data of this run.
-            path.unlink(missing_ok=True)
-            return np.lib.format.open_memmap(path, "w+", shape.dtype, (count, *shape.shape))
+            return _file(out / f"{name or f'params_{next(names)}'}.npy", shape.dtype, (count, *shape.shape))
 
         def number(dtype: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((), dtype)
@@ -170,6 +177,57 @@ class Table:
             if isinstance(table, np.memmap):
                 table.flush()
         return self.found
+
+
+def joined(mine: Found, ends: list[int], processes: Processes, out: Path | None) -> Found:
+    """The results of all fits, of which each process has those of its share.
+
+    Args:
+        mine: Those of this process.
+        ends: Where the shares end.
+        processes: Who has a share.
+        out: The folder for the results of all, which all processes see; None keeps them in memory.
+    """
+    leaves, tree = jax.tree.flatten(mine._replace(compile_seconds=(), run_seconds=()))
+    names = list(mine.files) if out is not None else []
+    if out is not None:
+        files = mine.files
+
+        def begun() -> None:
+            for name, table in files.items() if processes.rank == 0 else ():
+                _file(out / name, table.dtype, (ends[-1], *table.shape[1:])).flush()
+
+        def written() -> None:
+            for name, table in files.items():
+                _copy(table, out / name, ends[processes.rank])
+
+        processes.all(begun)
+        processes.all(written)
+    whole = [np.load(out / name, mmap_mode="r+") for name in names] if out is not None else []
+    whole += [processes.joined(leaf, ends) for leaf in leaves[len(names) :]]
+    return tree.unflatten(whole)._replace(compile_seconds=0.0, run_seconds=0.0)
+
+
+def _file(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A table in a file of its own: what an earlier one holds may be in use, even as the data of this run."""
+    path.unlink(missing_ok=True)
+    return np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+
+def _copy(table: np.ndarray, path: Path, start: int) -> None:
+    """Writes rows into a file of a table, from a row on.
+
+    Not by mapping it: two machines that map one page of a file may each write back the whole of it.
+    """
+    if not len(table):
+        return
+    width, before = table[:1].nbytes, np.load(path, mmap_mode="r").offset
+    rows = max(1, _PIECE // width)
+    with path.open("r+b") as file:
+        file.seek(before + start * width)
+        for at in range(0, len(table), rows):
+            file.write(np.ascontiguousarray(table[at : at + rows]).data)
+            release(table)
 
 
 def _dense(matrix: Any) -> np.ndarray:

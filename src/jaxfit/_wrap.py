@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _drive, _ended, _errors, _modules, _program, losses
+from jaxfit import _checks, _drive, _ended, _errors, _mesh, _modules, _program, losses
 from jaxfit._inference import Evidence, regular_inverse
 from jaxfit._problem import Batch
 from jaxfit._program import Task
@@ -61,6 +61,11 @@ def built(
     carried = task.held.after(ended.state.carried)
     bounds, frozen, rebuild = task.bounds, task.held.frozen, lambda: task.problem.model
     history = {**ended.history, **ended.epochs}
+    weigh: Callable[[], Evidence | None] = functools.partial(_evidence, task, ended, absolute_sigma)
+    if _is_global(task):
+        # One process alone cannot ask such data for anything later: all do so now.
+        evidence = weigh()
+        weigh, again, task = lambda: evidence, None, task._replace(data=None)
     if network is not None:
         if "params" in history:
             rows = len(ended.history["loss"])
@@ -71,7 +76,7 @@ def built(
         function = functools.partial(network.evaluate, carried)
         rebuild = functools.partial(network.rebuild, carried, params)
     return FitResult(
-        params=jax.device_get(params) if wide else params,
+        params=_mesh.fetched(params) if wide else params,
         loss=ended.loss,
         status=verdict[0],
         message=verdict[1],
@@ -88,7 +93,7 @@ def built(
         _function=function,
         _rebuild=rebuild,
         _network=network,
-        _weigh=functools.partial(_evidence, task, ended, absolute_sigma),
+        _weigh=weigh,
         loss_function=task.problem.loss,
         bounds=bounds,
         fixed=fixed,
@@ -97,12 +102,17 @@ def built(
     )
 
 
+def _is_global(task: Task) -> bool:
+    """Whether the data lie on the devices of several processes."""
+    return any(map(_mesh.is_global, jax.tree.leaves(task.data)))
+
+
 def _doubt(task: Task, ended: _ended.Ended) -> str:
     """Which params the data do not determine, as a sentence; empty where they determine all, or nobody knows."""
     terms = task.optimizer.terms(ended.state)
     if terms is None:
         return ""
-    if ended.loss == 0 and task.data is not None and _vanishes(task.data):
+    if ended.loss == 0 and task.data is not None and not _is_global(task) and _vanishes(task.data):
         return "The squares of y are too small for its precision, so their sum is 0: scale y, or give sigma."
     curvature = np.asarray(terms.curvature)
     if task.bounds is None and curvature.dtype == np.float64 and np.isfinite(regular_inverse(curvature)).all():

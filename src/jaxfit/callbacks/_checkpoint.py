@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _identity
+from jaxfit import _checks, _identity, _mesh
 from jaxfit._callback import Outcome, Run
 from jaxfit._crew import Keeper, Snapshot
 from jaxfit._status import FitWarning
@@ -84,6 +84,7 @@ class Checkpoint(Keeper):
         self._writer: concurrent.futures.ThreadPoolExecutor | None = None
         self._writing: concurrent.futures.Future | None = None
         self._loaded: Path | None = None  # the checkpoint that this run goes on from
+        self._together = False  # whether several processes share the run
 
     # -- going on ---------------------------------------------------------------------------------------------------
 
@@ -91,9 +92,16 @@ class Checkpoint(Keeper):
         """The newest checkpoint that can be read; None where there is none."""
         _orbax()
         self._identity, self._loaded = run.identity(), None
+        self._together = any(map(_mesh.is_global, jax.tree.leaves(state)))
+        if jax.process_count() > 1 and not self._together:
+            raise ValueError(
+                f"Checkpoint: this process fits alone, and orbax writes for all {jax.process_count()} of "
+                "jax.distributed.initialize together: give mesh= over the devices of all of them, or fit in a process "
+                "that stands alone."
+            )
         for _, folder in reversed(self._kept()):
             try:
-                told, found = _snapshots.unpacked(_stored(folder))
+                told, found = _snapshots.unpacked(self._stored(folder))
             except Exception as error:
                 warnings.warn(
                     f"the checkpoint {folder} cannot be read ({type(error).__name__}: {error}); the one before it is "
@@ -135,7 +143,7 @@ class Checkpoint(Keeper):
             if not is_last and not self._writing.done():
                 return
             self._finish()
-        if jax.process_count() > 1:  # they wait for each other, so each must come here at the same time
+        if self._together:  # they wait for each other, so each must come here at the same time
             self._write(self._folder(snapshot, is_last), _snapshots.packed(snapshot, self._identity))
             return
         if self._writer is None:
@@ -165,23 +173,35 @@ class Checkpoint(Keeper):
     def _write(self, folder: Path, tree: dict[str, Any]) -> None:
         """Writes a checkpoint, then drops what is too old; in the writer's thread."""
         ocp = _orbax()
-        context = ocp.Context()
-        context.array.saving.use_ocdbt = False  # one store for each array: quicker for small ones
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            with _quietly(), context:
+            with _quietly(), self._context():
                 ocp.save(folder, tree, overwrite=True)
         except BaseException:
             for path in self.directory.glob(f"{folder.name}*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        if jax.process_index() == 0:
+        if not self._together or jax.process_index() == 0:
             kept = self._kept()
             here = next((at for at, path in kept if path == folder), (0, False))
             beyond = [path for at, path in kept if at > here]  # a run that went back, from where it failed
             within = [path for at, path in kept if at <= here]
             for old in (*beyond, *within[: -self.keep]):
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _stored(self, folder: Path) -> dict[str, Any]:
+        """What orbax has stored, as NumPy arrays: the devices may be others than those that it was written from."""
+        ocp = _orbax()
+        with _quietly(), self._context():
+            kinds = ocp.metadata(folder).metadata
+            plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
+            return ocp.load(folder, plain)
+
+    def _context(self) -> Any:
+        """How orbax is to do it."""
+        context = _orbax().Context()
+        context.array.saving.use_ocdbt = False  # one store for each array: quicker for small ones
+        return context
 
     def end(self, outcome: Outcome | None) -> None:
         """Waits for what is being written."""
@@ -198,15 +218,6 @@ def _orbax() -> Any:
     except ImportError as error:
         raise ImportError("checkpoints are written by orbax: pip install orbax-checkpoint") from error
     return v1
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """What orbax has stored, as NumPy arrays: the devices may be others than those that it was written from."""
-    ocp = _orbax()
-    with _quietly():
-        kinds = ocp.metadata(folder).metadata
-        plain = jax.tree.map(lambda kind: np.empty(kind.shape, kind.dtype), kinds)
-        return ocp.load(folder, plain)
 
 
 @contextlib.contextmanager

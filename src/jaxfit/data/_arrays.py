@@ -7,6 +7,7 @@ Source: the format of `.npy` is that of `numpy.lib.format`; where the bytes of a
 its local header (APPNOTE.TXT of PKWARE, 4.3.7).
 """
 
+import itertools
 import os
 import struct
 import zipfile
@@ -18,7 +19,19 @@ import numpy as np
 
 from jaxfit import _checks
 from jaxfit._table import release
-from jaxfit.data._parts import PIECE_BYTES, Pieces, Rows, block_rows, check_numbers, check_size, even_bounds, size_of
+from jaxfit.data._parts import (
+    PIECE_BYTES,
+    Chosen,
+    Pieces,
+    Rows,
+    block_rows,
+    check_numbers,
+    check_size,
+    even_bounds,
+    size_of,
+)
+
+_GAP_BYTES = 1 << 17  # between rows that are wanted, fewer are read through: a disk reads so far ahead by itself
 
 
 class _Array(Protocol):
@@ -29,8 +42,13 @@ class _Array(Protocol):
     @property
     def dtype(self) -> np.dtype: ...
 
-    def read(self, start: int, pieces: list[int]) -> Generator[np.ndarray, None, None]:
-        """The rows from `start` on, as many in each piece as the list says."""
+    @property
+    def together(self) -> int | None:
+        """The bytes of a row that lie side by side in the file; None where it can only be read forward."""
+        ...
+
+    def read(self, pieces: list[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
+        """Pieces of rows, each given as its first row and how many; gapless where it is read forward."""
         ...
 
 
@@ -47,13 +65,16 @@ class _Held(NamedTuple):
     def dtype(self) -> np.dtype:
         return self.array.dtype
 
-    def read(self, start: int, pieces: list[int]) -> Generator[np.ndarray, None, None]:
-        for count in pieces:
+    @property
+    def together(self) -> int:
+        return _row_bytes(self)
+
+    def read(self, pieces: list[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
+        for start, count in pieces:
             try:
                 yield self.array[start : start + count]
             finally:  # also where nobody asks for more
                 release(self.array)
-            start += count
 
 
 class _Stored(NamedTuple):
@@ -75,18 +96,21 @@ class _Stored(NamedTuple):
     dtype: np.dtype
     by_columns: bool
 
-    def read(self, start: int, pieces: list[int]) -> Generator[np.ndarray, None, None]:
+    @property
+    def together(self) -> int:
+        return self.dtype.itemsize if self.by_columns else _row_bytes(self)
+
+    def read(self, pieces: list[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
         # An axis of numbers that lie together: rows, or in Fortran's order each column.
         width = int(np.prod(self.shape[1:], dtype=np.int64))
         with open(self.path, "rb") as file:
-            check_size(self.path, os.fstat(file.fileno()).st_size, self.size, start)
-            for count in pieces:
+            check_size(self.path, os.fstat(file.fileno()).st_size, self.size, pieces[0][0])
+            for start, count in pieces:
                 if self.by_columns:
                     columns = [self._numbers(file, at * self.shape[0] + start, count, start) for at in range(width)]
                     yield np.concatenate(columns).reshape(*self.shape[:0:-1], count).T
                 else:
                     yield self._numbers(file, start * width, count * width, start).reshape(count, *self.shape[1:])
-                start += count
 
     def _numbers(self, file: Any, first: int, count: int, row: int) -> np.ndarray:
         file.seek(self.offset + first * self.dtype.itemsize)
@@ -106,8 +130,12 @@ class _Packed(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
 
-    def read(self, start: int, pieces: list[int]) -> Generator[np.ndarray, None, None]:
-        bytes_per_row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+    @property
+    def together(self) -> None:
+        return None
+
+    def read(self, pieces: list[tuple[int, int]]) -> Generator[np.ndarray, None, None]:
+        bytes_per_row, start = _row_bytes(self), pieces[0][0]
         check_size(self.path, size_of(self.path), self.size, start)
         row = 0
         try:
@@ -117,7 +145,7 @@ class _Packed(NamedTuple):
                 while before:
                     before -= len(self._exactly(file, min(before, PIECE_BYTES)))
                 row = start
-                for count in pieces:
+                for _, count in pieces:
                     numbers = np.frombuffer(self._exactly(file, count * bytes_per_row), self.dtype)
                     yield numbers.reshape(count, *self.shape[1:])
                     row += count
@@ -132,7 +160,18 @@ class _Packed(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """A pair of arrays as a part of the data."""
+    """A pair of arrays as a part of the data.
+
+    Attributes:
+        name: The paths, or a word for what is in memory.
+        title: The names without the folder.
+        size: The bytes of the files.
+        bounds: Where its blocks begin among its rows, int64 [blocks + 1].
+        x: What x is.
+        y: What y is.
+        pair: The arrays.
+        gap: So many rows are passed over sooner than read; None where they can only be read forward.
+    """
 
     name: str
     title: str
@@ -141,13 +180,35 @@ class Arrays(NamedTuple):
     x: Rows
     y: Rows
     pair: tuple[_Array, _Array]
+    gap: int | None
 
     def read(self, block: int, start: int) -> Pieces:
         """The rows of a block from its row `start` on."""
-        first, end = int(self.bounds[block]) + start, int(self.bounds[block + 1])
+        return self._read(self._pieces(int(self.bounds[block]) + start, int(self.bounds[block + 1])))
+
+    def choose(self, block: int, rows: np.ndarray) -> Chosen | None:
+        """Some rows of a block."""
+        return None if self.gap is None else self._choose(int(self.bounds[block]) + rows, self.gap)
+
+    def _choose(self, rows: np.ndarray, gap: int) -> Chosen:
+        cuts = [0, *(np.flatnonzero(np.diff(rows) > gap) + 1).tolist(), len(rows)]
+        pieces, wanted = [], []
+        for begin, end in itertools.pairwise(cuts):
+            for start, count in self._pieces(int(rows[begin]), int(rows[end - 1]) + 1):
+                low, high = np.searchsorted(rows, (start, start + count))
+                if low < high:
+                    pieces.append((start, count))
+                    wanted.append(rows[low:high] - start)
+        for (x, y), inside in zip(self._read(pieces), wanted, strict=True):
+            yield x[inside], y[inside]
+
+    def _pieces(self, first: int, end: int) -> list[tuple[int, int]]:
+        """The rows from one to another in pieces, each where it begins and of how many."""
         count = max(1, PIECE_BYTES // (self.x.bytes + self.y.bytes))
-        pieces = [min(count, end - at) for at in range(first, end, count)]
-        parts = [array.read(first, pieces) for array in self.pair]
+        return [(at, min(count, end - at)) for at in range(first, end, count)]
+
+    def _read(self, pieces: list[tuple[int, int]]) -> Pieces:
+        parts = [array.read(pieces) for array in self.pair]
         try:
             yield from zip(*parts, strict=True)
         finally:
@@ -251,11 +312,16 @@ def _arrays(
     if rows[0] != rows[1]:
         came = f"x in {names[0]} has {rows[0]}, y in {names[1]} has {rows[1]}"
         raise ValueError(f"x and y differ in their number of rows: {came}; expected the same for both.")
-    forward = any(isinstance(array, _Packed) for array in pair)
+    together = [array.together for array in pair]
+    gap = None if None in together else -(-_GAP_BYTES // sum(filter(None, together)))
     held = window or default_window(x, y)
-    bounds = even_bounds(rows[0], rows[0] if forward or rows[0] <= held else block_rows(held, rows[0]))
+    bounds = even_bounds(rows[0], rows[0] if gap is None or rows[0] <= held else block_rows(held, rows[0]))
     name = path or (names[0] if names[0] == names[1] else " and ".join(names))
-    return Arrays(name, title, size, bounds, x, y, pair)
+    return Arrays(name, title, size, bounds, x, y, pair, gap)
+
+
+def _row_bytes(array: _Array) -> int:
+    return array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
 
 
 def default_window(x: Rows, y: Rows) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from jaxfit.data._parts import PIECE_BYTES, Pieces, Rows, block_rows, check_size, places, size_of
+from jaxfit.data._parts import PIECE_BYTES, Chosen, Pieces, Rows, block_rows, check_size, places, size_of
 
 _LINE, _COMMA, _QUOTE, _RETURN = b'\n,"\r'
 _MOST_BLOCKS = 1 << 20
@@ -60,33 +60,45 @@ class Table(NamedTuple):
 
     def read(self, block: int, start: int) -> Pieces:
         """The rows of a block from its row `start` on."""
+        x, y = self._numbers(block, start, None)
+        yield x[start:], y[start:]
+
+    def choose(self, block: int, rows: np.ndarray) -> Chosen:
+        """Some rows of a block: the lines of others are not parsed."""
+        yield self._numbers(block, int(rows[0]), rows)
+
+    def _numbers(self, block: int, row: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows (x, y) of a block; all of them where `rows` is None."""
         here, after = (_Block(*map(int, entry)) for entry in self.blocks[block : block + 2])
         with open(self.name, "rb") as file:
-            check_size(self.name, os.fstat(file.fileno()).st_size, self.size, here.row + start)
+            check_size(self.name, os.fstat(file.fileno()).st_size, self.size, here.row + row)
             file.seek(here.offset)
             text = file.read(after.offset - here.offset)
-        used = sorted(set(self.wanted))
+        used, count = sorted(set(self.wanted)), after.row - here.row
         values, cause = np.empty((0, 0)), None
         try:
-            values = _parser()(text, used)
+            values = _parser()(text if rows is None else _chosen(text, rows, count), used)
         except (ValueError, OverflowError) as error:
             cause = error
-        sound = values.shape == (after.row - here.row, len(used))
+        sound = values.shape == (count if rows is None else len(rows), len(used))
         with np.errstate(all="ignore"):
             total = values.sum()
         if not sound or not np.isfinite(total):
-            self._explain(text, here)
+            self._explain(text, here, rows)
         if not sound:
             lines = f"lines {here.line} to {after.line - 1}"
             raise ValueError(f"{self.name}, {lines}: they are not the numbers that they were: {cause}.") from cause
         places = [used.index(at) for at in self.wanted]
         width = len(self.x.columns)
-        x, y = values[start:, places[:width]], values[start:, places[width:]]
-        yield (x if self.x.shape else x[:, 0]), (y if self.y.shape else y[:, 0])
+        x, y = values[:, places[:width]], values[:, places[width:]]
+        return (x if self.x.shape else x[:, 0]), (y if self.y.shape else y[:, 0])
 
-    def _explain(self, text: bytes, block: _Block) -> None:
-        """Raises ValueError with the line and the column of the first entry that is no finite number."""
-        for number, fields in _lines(text, block.line):
+    def _explain(self, text: bytes, block: _Block, rows: np.ndarray | None) -> None:
+        """Raises ValueError with the line and the column of the first entry of these rows that is no finite number."""
+        wanted = None if rows is None else set(rows.tolist())
+        for row, (number, fields) in enumerate(_lines(text, block.line)):
+            if wanted is not None and row not in wanted:
+                continue
             if len(fields) != len(self.header):
                 _wrong_count(self.name, number, len(fields), len(self.header))
             for at in self.wanted:
@@ -153,10 +165,7 @@ def _blocks(path: str, file: Any, fields: int, most: int, least: int) -> Iterato
         if not cut:
             continue
         data = np.frombuffer(text, np.uint8, cut)
-        ends = np.flatnonzero(data == _LINE)
-        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
-        lengths = ends - starts
-        full = np.flatnonzero((lengths > 1) | ((lengths == 1) & (data[starts] != _RETURN)))  # others are blank
+        starts, ends, full = _ends(data)
         _check_fields(path, data, ends, full, fields, line)
         for first in range(0, len(full), most):
             at = int(full[first])
@@ -166,6 +175,24 @@ def _blocks(path: str, file: Any, fields: int, most: int, least: int) -> Iterato
         offset, line, row = offset + cut, line + len(ends), row + len(full)
     if row:
         yield _Block(min(offset, os.fstat(file.fileno()).st_size), line, row)
+
+
+def _ends(data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each line begins and where its line break is, and which lines are not blank."""
+    ends = np.flatnonzero(data == _LINE)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])
+    lengths = ends - starts
+    return starts, ends, np.flatnonzero((lengths > 1) | ((lengths == 1) & (data[starts] != _RETURN)))
+
+
+def _chosen(text: bytes, rows: np.ndarray, count: int) -> bytes:
+    """The lines of some of the rows in a text, of which it has so many."""
+    text += b"" if text.endswith(b"\n") else b"\n"  # the last line of a file may lack it
+    starts, ends, full = _ends(np.frombuffer(text, np.uint8))
+    if len(full) != count:
+        raise ValueError(f"there are {len(full)} and there were {count}")
+    chosen = full[rows]
+    return b"".join(text[at:end] for at, end in zip(starts[chosen].tolist(), (ends[chosen] + 1).tolist(), strict=True))
 
 
 def _check_fields(path: str, data: np.ndarray, ends: np.ndarray, full: np.ndarray, fields: int, line: int) -> None:

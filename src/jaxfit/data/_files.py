@@ -39,6 +39,11 @@ def from_files(
     which is made of about 64 blocks. So a file that is sorted by class is mixed well, and a disk still reads about a
     megabyte at once. The order depends on the key, the epoch and the window alone: it is the same on all machines.
 
+    In a program of several processes, each calls this with the same arguments, and `fit` with a mesh over the devices
+    of all of them deals each process its own rows of every batch, so that the batches are those of one process. A
+    process holds, converts and checks no rows but its own; where a format allows it, it does not read the others. A
+    loop of your own says by `Files.deal` which rows of every batch it wants.
+
     Args:
         path: The data, told apart by suffix:
 

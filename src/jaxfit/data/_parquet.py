@@ -13,6 +13,36 @@ _BUFFER_BYTES = 1 << 16
 _LARGE_BYTES = 1 << 25
 
 
+class _Values:
+    """Rows of some columns as Arrow has them: they become an array where some are asked for."""
+
+    def __init__(self, name: str, rows: Rows, batch: Any, first: int):
+        self._name, self._rows, self._batch, self._first = name, rows, batch, first
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+    def __getitem__(self, chosen: slice | np.ndarray, /) -> np.ndarray:
+        numbers = [self._column(name, chosen) for name in self._rows.columns]
+        if not self._rows.shape:
+            return numbers[0]
+        out = np.empty((len(numbers[0]), len(numbers)), self._rows.dtype)
+        for at, column in enumerate(numbers):
+            out[:, at] = column
+        return out
+
+    def _column(self, name: str, chosen: slice | np.ndarray) -> np.ndarray:
+        column = self._batch.column(name)
+        column = column[chosen] if isinstance(chosen, slice) else column.take(_arrow()[0].array(chosen))
+        if column.null_count:
+            row = self._first + np.arange(len(self))[chosen][np.flatnonzero(column.is_null())[0]]
+            raise ValueError(
+                f"{self._name}: column {name!r} is null in row {row} (counted from 0); expected a number: drop or mend "
+                "such rows."
+            )
+        return column.to_numpy(zero_copy_only=False)
+
+
 class Columns(NamedTuple):
     """A Parquet file as a part of the data.
 
@@ -52,28 +82,14 @@ class Columns(NamedTuple):
                     left -= skipped
                     if skipped < len(batch):
                         batch = batch.slice(skipped)
-                        yield self._array(batch, self.x, row), self._array(batch, self.y, row)
+                        yield _Values(self.name, self.x, batch, row), _Values(self.name, self.y, batch, row)
                         row += len(batch)
         except (arrow.ArrowException, OSError) as error:
             place = f"row group {group}, from row {row} on"
             raise ValueError(f"{self.name}: {place}, cannot be read: {error}.") from error
 
-    def _array(self, batch: Any, rows: Rows, first: int) -> np.ndarray:
-        columns = [batch.column(name) for name in rows.columns]
-        for name, column in zip(rows.columns, columns, strict=True):
-            if column.null_count:
-                at = first + int(np.flatnonzero(column.is_null())[0])
-                raise ValueError(
-                    f"{self.name}: column {name!r} is null in row {at} (counted from 0); expected a number: drop or "
-                    "mend such rows."
-                )
-        numbers = [column.to_numpy(zero_copy_only=False) for column in columns]
-        if not rows.shape:
-            return numbers[0]
-        out = np.empty((len(batch), len(numbers)), rows.dtype)
-        for at, column in enumerate(numbers):
-            out[:, at] = column
-        return out
+    def choose(self, block: int, rows: np.ndarray) -> None:
+        """A row group is read forward."""
 
 
 def of_parquet(path: str, x: Any, y: Any, columns: Callable) -> Columns:

@@ -8,10 +8,19 @@ import numpy as np
 
 from jaxfit import _checks
 
-Pieces = Generator[tuple[np.ndarray, np.ndarray], None, None]  # rows (x, y), piece by piece
-
 PIECE_BYTES = 1 << 20  # what is read at once: enough to keep a disk busy
 _MOST_BLOCKS = 1 << 20  # an order of so many blocks is still no matter
+
+
+class Values(Protocol):
+    """Rows that have been read: an array, or what becomes one where it is asked for some of them."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
+
+
+Pieces = Generator[tuple[Values, Values], None, None]  # rows (x, y), piece by piece
+Chosen = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 class Rows(NamedTuple):
@@ -65,6 +74,19 @@ class Part(Protocol):
         Raises:
             OSError: The file is not what it was.
             ValueError: What is in it is malformed.
+        """
+        ...
+
+    def choose(self, block: int, rows: np.ndarray) -> Chosen | None:
+        """Some rows (x, y) of a block, without those between where that saves work; None where only `read` can.
+
+        Args:
+            block: The block.
+            rows: The numbers of the rows in the block, ascending.
+
+        Raises:
+            OSError: The file is not what it was.
+            ValueError: What is in these rows is malformed.
         """
         ...
 
@@ -124,7 +146,9 @@ def check_numbers(name: str, what: str, dtype: np.dtype) -> None:
         raise TypeError(f"{what} in {name} is of dtype {dtype}; expected numbers.")
 
 
-def take_over(out: np.ndarray, values: np.ndarray, name: str, what: str, columns: Sequence[str], first: int) -> None:
+def take_over(
+    out: np.ndarray, values: np.ndarray, name: str, what: str, columns: Sequence[str], numbers: range | np.ndarray
+) -> None:
     """Writes rows of a file into an array of the dtype that is wanted.
 
     Args:
@@ -133,7 +157,7 @@ def take_over(out: np.ndarray, values: np.ndarray, name: str, what: str, columns
         name: The file.
         what: "x" or "y".
         columns: The names of its columns; none for an array.
-        first: The number of the first row in the file.
+        numbers: The numbers of the rows in the file.
 
     Raises:
         ValueError: There is a NaN, an infinity, or a number that the dtype cannot hold.
@@ -159,4 +183,4 @@ def take_over(out: np.ndarray, values: np.ndarray, name: str, what: str, columns
     where = f" at {place[1:]}" if len(place) > 1 else ""
     if columns:
         where = f" in column {columns[place[1] if len(place) > 1 else 0]!r}"
-    raise ValueError(f"{name}: {what} of row {first + place[0]} (counted from 0) is {value!s}{where}; {fault}.")
+    raise ValueError(f"{name}: {what} of row {numbers[place[0]]} (counted from 0) is {value!s}{where}; {fault}.")

@@ -39,6 +39,7 @@ train = functools.partial(
     jf.fit, optimizer=jf.optimizers.SGD(0.1, momentum=0.5), epochs=5, validation=(X[:50], Y[:50]),
     metrics={"error": jf.metrics.mean_absolute_error},
 )  # fmt: skip
+quick = functools.partial(jf.fit, optimizer=jf.optimizers.SGD(0.1, momentum=0.5), epochs=2)
 curve = functools.partial(jf.fit, decay, (T, DECAY), START)
 
 
@@ -201,7 +202,7 @@ def parts(port, rank):
 
     # What from_files deals out is what one process gets.
     stream = functools.partial(jf.data.from_files, (X, Y), batch_size=99, shuffle=True, key=3)
-    found["files"] = compared(train(network(), stream(), mesh=mesh), train(network(), stream()))
+    found["files"] = compared(quick(network(), stream(), mesh=mesh), quick(network(), stream()))
     table = functools.partial(jf.data.from_files, (T[:, None], DECAY), batch_size=90)
     second = functools.partial(jf.fit, lambda params, t: decay(params, t[:, 0]), params=START)
     lm = jf.optimizers.LevenbergMarquardt()
@@ -210,20 +211,21 @@ def parts(port, rank):
     found["least squares over files"]["errors"] = far(one.standard_errors, other.standard_errors)
 
     # Parts of other iterables are put together: equal ones lie where they are needed, others are exchanged.
+    *most, (x, y) = batches()
+    last = np.concatenate([x[:2], x[1:3]]), np.concatenate([y[:2], y[1:3]])
+    plain = quick(network(), [*most, last])
     for name, cut in (("even parts", [50, 50]), ("uneven parts", [61, 39])):
         ends = np.cumsum(cut)
         mine = slice(ends[here] - cut[here], ends[here])
-        *most, (x, y) = batches()
         own = [(x[mine], y[mine]) for x, y in most] + [(x[here : 2 + here], y[here : 2 + here])]
-        last = np.concatenate([x[:2], x[1:3]]), np.concatenate([y[:2], y[1:3]])
-        found[name] = compared(train(network(), own, mesh=mesh), train(network(), [*most, last]))
+        found[name] = compared(quick(network(), own, mesh=mesh), plain)
 
     # Arrays that are global are taken as they are.
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     everywhere = functools.partial(jax.make_array_from_process_local_data, sharding)
     x, y = (everywhere(part(array[:1000], rank)) for array in (X, Y))
     found["global arrays"] = compared(
-        train(network(), (x, y), batch_size=99, mesh=mesh), train(network(), (X[:1000], Y[:1000]), batch_size=99)
+        quick(network(), (x, y), batch_size=99, mesh=mesh), quick(network(), (X[:1000], Y[:1000]), batch_size=99)
     )
     t, z = (everywhere(part(array[:1000].astype(np.float32), rank)) for array in (T, DECAY))
     sigma = everywhere(part(np.full(1000, 0.01, np.float32), rank))
@@ -238,7 +240,7 @@ def parts(port, rank):
     found["report"] = str(one)
     streamed = [(x[at : at + 96], y[at : at + 96]) for at in range(0, 960, 96)]
     alike = [(X[at : at + 96], Y[at : at + 96]) for at in range(0, 960, 96)]
-    found["global batches"] = compared(train(network(), streamed, mesh=mesh), train(network(), alike))
+    found["global batches"] = compared(quick(network(), streamed, mesh=mesh), quick(network(), alike))
 
     def broken():
         yield from own[: 5 - 2 * here]
@@ -249,30 +251,34 @@ def parts(port, rank):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", jf.FitWarning)
-        ended = train(network(), broken(), mesh=mesh)
+        ended = quick(network(), broken(), mesh=mesh)
         found["broken"] = [str(ended.status), ended.steps, ended.message]
-        ended = train(network(), Short(own[: 6 - here]), mesh=mesh)
+        ended = quick(network(), Short(own[: 6 - here]), mesh=mesh)
         found["fewer batches"] = [str(ended.status), ended.steps, ended.message]
     short = np.float32(1 + here)
     bad = np.where(np.arange(99)[:, None] == 60, np.nan, X[:99]).astype(np.float32)
     messages = [
-        lambda: train(network(), (X * short, Y), batch_size=100, mesh=mesh),
-        lambda: train(network(), (X, Y), batch_size=100 - here, mesh=mesh),
-        lambda: train(network(), (X, Y), batch_size=100, mesh=mesh, callbacks=[] if here else [print]),
-        lambda: train(network(), [(bad, Y[:99])] if here else [(X[:99], Y[:99])], mesh=mesh),
-        lambda: train(network(), (X, Y), mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))),
+        lambda: quick(network(), (X * short, Y), batch_size=100, mesh=mesh),
+        lambda: quick(network(), (X, Y), batch_size=100 - here, mesh=mesh),
+        lambda: quick(network(), (X, Y), batch_size=100, mesh=mesh, callbacks=[] if here else [print]),
+        lambda: quick(network(), [(bad, Y[:99])] if here else [(X[:99], Y[:99])], mesh=mesh),
+        lambda: quick(network(), (X, Y), mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))),
     ]
     found["messages"] = [message(call) for call in messages]
     mine = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))  # a fit of this process alone
     found["alone"] = compared(
-        train(network(), (X, Y), batch_size=100, mesh=mine), train(network(), (X, Y), batch_size=100)
+        quick(network(), (X, Y), batch_size=100, mesh=mine), quick(network(), (X, Y), batch_size=100)
     )
-    found["messages"].append(message(lambda: train(network(), (X, Y), callbacks=[Checkpoint(f"never {rank}")])))
+    found["messages"].append(message(lambda: quick(network(), (X, Y), callbacks=[Checkpoint(f"never {rank}")])))
     return found
 
 
-LONG = functools.partial(train, epochs=150, batch_size=100)
-KEPT = functools.partial(jf.data.from_files, (X, Y), batch_size=100, shuffle=True, key=5)
+def files():
+    return jf.data.from_files((X, Y), batch_size=100, shuffle=True, key=5)
+
+
+def long(**options):
+    return train(network(), (X, Y), **{"epochs": 60, "batch_size": 100} | options)
 
 
 def killed(port, rank, folder, victim):
@@ -280,36 +286,42 @@ def killed(port, rank, folder, victim):
     mesh = joined(port, rank)
 
     def die(seen):
-        if rank == victim and seen.step >= 500 and seen.step % 100:
+        if rank == victim and seen.step >= 200 and seen.step % 50:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    LONG(network(), (X, Y), mesh=mesh, callbacks=[Checkpoint(folder, every=100), die])
+    long(mesh=mesh, callbacks=[Checkpoint(folder, every=50), die])
+    return {}
+
+
+def begun(folder):
+    """One process that begins what two end."""
+    quick(network(), files(), epochs=1, callbacks=[Checkpoint(f"{folder}-of-one", every=7)])
     return {}
 
 
 def restarted(port, rank, folder):
-    """One of two processes that go on where the killed ones were, and that begin what one process ends."""
+    """One of two processes that go on where the killed ones were, and where one process was."""
     mesh = joined(port, rank)
-    with contextlib.suppress(OSError):
-        first = min(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit())
+    kept = max(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit())
     steps = []
-    watch = [Checkpoint(folder, every=100), lambda seen: steps.append(seen.step)]
-    result = LONG(network(), (X, Y), mesh=mesh, callbacks=watch)
-    train(network(), KEPT(), epochs=3, mesh=mesh, callbacks=[Checkpoint(f"{folder}-files", every=7)])
-    return {"kept": first, "first step": steps[0], "losses": result.history["loss"].tolist()}
+    result = long(mesh=mesh, callbacks=[Checkpoint(folder, every=50), lambda seen: steps.append(seen.step)])
+    quick(network(), files(), epochs=1, mesh=mesh, callbacks=[Checkpoint(f"{folder}-of-two", every=7)])
+    ended = quick(network(), files(), mesh=mesh, callbacks=[Checkpoint(f"{folder}-of-one", every=7)])
+    whole = quick(network(), files())
+    losses = result.history["loss"].tolist()
+    return {"kept": kept, "first step": steps[0], "losses": losses, "files": far(ended.params, whole.params)}
 
 
 def alone(folder):
     """One process that ends what two have begun; and the whole, never interrupted."""
     mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
-    losses = LONG(network(), (X, Y)).history["loss"].tolist()
-    again = LONG(network(), (X, Y), epochs=152, mesh=mesh, callbacks=[Checkpoint(folder, every=100)])
-    longer = LONG(network(), (X, Y), epochs=152)
-    files = train(network(), KEPT(), mesh=mesh, callbacks=[Checkpoint(f"{folder}-files", every=7)])
+    again = long(epochs=62, mesh=mesh, callbacks=[Checkpoint(folder, every=50)])
+    ended = quick(network(), files(), mesh=mesh, callbacks=[Checkpoint(f"{folder}-of-two", every=7)])
+    longer, whole = long(epochs=62), quick(network(), files())
     return {
-        "losses": losses,
+        "losses": longer.history["loss"][: 60 * 11].tolist(),
         "gone on": far(again.params, longer.params),
-        "files": compared(files, train(network(), KEPT())),
+        "files": far(ended.params, whole.params),
     }
 
 

@@ -1,45 +1,20 @@
 """A fit over several devices, and over several processes, is the fit of one: in real processes of their own."""
 
-import json
-import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-HERE = Path(__file__).parent
-WORKER = HERE / "on_a_mesh.py"
+from in_processes import of_two, port, started, told
 
-
-def started(devices, *arguments, **more):
-    """A Python process with so many virtual devices that runs the worker."""
-    import os
-
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-W", "error", str(WORKER), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes, **more)
-
-
-def told(process, timeout=240):
-    """What a worker found, of its last line."""
-    out, errors = process.communicate(timeout=timeout)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(out.splitlines()[-1])
-
-
-def port():
-    """One that is free."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+WORKER = Path(__file__).parent / "on_a_mesh.py"
 
 
 @pytest.fixture(scope="module")
 def eight():
     """What one process with eight devices finds."""
-    return told(started(8, "devices"))
+    return told(started(WORKER, 8, "devices"))
 
 
 CURVES = ["uneven batches", "even batches", "all at once", "explicit axes", "named otherwise", "watched", "stream"]
@@ -97,14 +72,13 @@ def test_what_is_wrong_is_named(eight):
 @pytest.fixture(scope="module")
 def two():
     """What two processes with two devices each find."""
-    number = port()
-    return [told(one) for one in [started(2, "processes", number, rank) for rank in range(2)]]
+    return of_two(WORKER, "processes")
 
 
 def test_two_processes_are_one(two):
     for found in two:
         assert found["devices"] == 4
-        for name in ("uneven batches", "watched", "stream", "least squares"):
+        for name in ("uneven batches", "watched", "least squares"):
             assert found[name]["params"] < 1e-5, name
             assert found[name]["losses"] < 1e-5, name
 
@@ -122,3 +96,86 @@ def test_checkpoints_are_written_by_all_and_read_by_all(two):
 def test_all_end_where_one_is_asked_to(two):
     assert [found["status"] for found in two] == ["interrupted"] * 2
     assert two[0]["ended after"] == two[1]["ended after"] < 5000
+
+
+def test_all_end_where_a_callback_in_one_asks_for_it(two):
+    assert [found["stopped"] for found in two] == ["stopped"] * 2
+    assert two[0]["stopped after"] == two[1]["stopped after"] < 5000
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """What two processes find, each of which has a part of the data."""
+    return of_two(WORKER, "parts")
+
+
+@pytest.mark.parametrize("name", ["files", "even parts", "uneven parts", "global arrays", "global batches", "alone"])
+def test_parts_make_a_whole(parts, name):
+    for found in parts:
+        assert found[name]["params"] < 1e-5
+        assert found[name]["losses"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["least squares over files", "global arrays, least squares", "global arrays, huber"])
+def test_least_squares_of_parts(parts, name):
+    for found in parts:
+        assert found[name]["params"] < 1e-6
+        assert found[name]["errors"] < 1e-8
+
+
+def test_the_report_needs_no_other_process(parts):
+    assert all("4 devices (cpu) of 2 processes, data=4" in found["report"] for found in parts)
+
+
+def test_what_goes_wrong_in_one_process_ends_all(parts):
+    reason = "could not be had: OSError: the disk is gone"
+    assert [found["broken"][:2] for found in parts] == [["data_failed", 3]] * 2
+    assert f"In process 1: batch 3 {reason}" in parts[0]["broken"][2]
+    assert f"Batch 3 {reason}" in parts[1]["broken"][2]
+    for found in parts:
+        assert found["fewer batches"][:2] == ["data_failed", 5]
+        assert "Process 1 of 2 has no more batches" in found["fewer batches"][2]
+
+
+def test_what_differs_between_processes_is_named(parts):
+    for rank, found in enumerate(parts):
+        values, size, callbacks, batch, few, checkpoint = found["messages"]
+        assert values.startswith("process 1 was given other arguments than process 0: data has the same shapes")
+        assert "batch_size was 100 and is 99" in size
+        assert "callbacks was Function(every=None) and is none" in callbacks
+        assert "x of batch 0: 16 of its 1584 values are not finite" in batch
+        assert batch.startswith("x of" if rank else "process 1 cannot take part: ValueError: x of")
+        assert few.startswith("mesh has no devices of process 1; expected" if rank else "nothing was raised")
+        assert "this process fits alone" in checkpoint
+
+
+def killed(folder, rank):
+    """Two processes of which one is killed in the middle: how they ended, and how much later the other one did."""
+    number = port()
+    both = [started(WORKER, 2, "killed", number, each, folder, rank) for each in range(2)]
+    both[rank].communicate(timeout=300)
+    begun = time.monotonic()
+    _, errors = both[1 - rank].communicate(timeout=300)
+    assert both[rank].returncode == -9
+    assert both[1 - rank].returncode != 0
+    assert time.monotonic() - begun < 60
+    assert "RuntimeError: a process that shares this fit is gone, or out of step with the others." in errors
+
+
+def test_where_the_first_process_is_killed_the_other_ends(tmp_path):
+    killed(tmp_path / "checkpoints", 0)
+
+
+def test_where_one_is_killed_a_restart_of_all_goes_on_to_the_same_end(tmp_path):
+    folder = tmp_path / "checkpoints"
+    killed(folder, 1)
+    told(started(WORKER, 4, "begun", folder))
+    again = of_two(WORKER, "restarted", folder)
+    whole = told(started(WORKER, 4, "alone", folder))
+    for found in again:
+        assert found["kept"] >= 150
+        assert found["first step"] > found["kept"]
+        np.testing.assert_allclose(found["losses"], whole["losses"], rtol=0, atol=1e-5)
+        assert found["files"] < 1e-5  # what one process has begun
+    assert whole["gone on"] < 1e-5  # what two processes have begun
+    assert whole["files"] < 1e-5

@@ -7,27 +7,53 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxfit import _compile
 from jaxfit._batches import Place
 
 
+def bytes_of_all(row: np.ndarray) -> np.ndarray:
+    """Bytes [n] of every process, [processes, n]; over one device of each, as they may have different numbers of them.
+
+    Bytes are not rounded, whatever precision JAX is set to.
+    """
+    count = jax.process_count()
+    first = [jax.local_devices(process_index=rank)[0] for rank in range(count)]
+    mesh = Mesh(np.array(first), ("processes",), axis_types=(AxisType.Auto,))
+    mine = jax.device_put(row[None], first[jax.process_index()])
+    layout = NamedSharding(mesh, PartitionSpec("processes"))
+    dealt = jax.make_array_from_single_device_arrays((count, *row.shape), layout, [mine])
+
+    def program(dealt: Any) -> Any:
+        return lax.with_sharding_constraint(dealt, NamedSharding(mesh, PartitionSpec()))
+
+    leaves, tree = jax.tree.flatten((dealt,))
+    call, _ = _compile.ready(program, "of all processes", leaves, tree)
+    return np.asarray(call(*leaves))
+
+
+def arrays_of_all(array: np.ndarray) -> np.ndarray:
+    """An array [...] of every process, all of the same shape, [processes, ...]."""
+    found = bytes_of_all(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return found.view(array.dtype).reshape(-1, *array.shape)
+
+
 def gathered(numbers: Any) -> np.ndarray:
-    """Small int32 arrays of all processes, [processes, ...]."""
-    return np.asarray(multihost_utils.process_allgather(np.asarray(numbers, np.int32)))
+    """Some whole numbers of each process, int64 [processes, ...]."""
+    return arrays_of_all(np.asarray(numbers, np.int64))
 
 
 def texts(text: str) -> list[str]:
     """A text of each process."""
     content = np.frombuffer(text.encode(), np.uint8)
     lengths = gathered(len(content))
-    room = np.zeros(int(lengths.max()), np.uint8)
-    room[: len(content)] = content
-    if not len(room):
+    if not lengths.any():
         return [""] * len(lengths)
-    found = np.asarray(multihost_utils.process_allgather(room))
-    return [row[:length].tobytes().decode() for row, length in zip(found, lengths, strict=True)]
+    room = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.uint8)  # few sizes, so that few programs do
+    room[: len(content)] = content
+    return [row[:length].tobytes().decode() for row, length in zip(bytes_of_all(room), lengths, strict=True)]
 
 
 @contextlib.contextmanager
@@ -81,7 +107,7 @@ def joined(parts: Any, rows: Any) -> Any:
     def join(part: np.ndarray) -> np.ndarray:
         room = np.zeros((max(rows), *part.shape[2:]), part.dtype)
         room[: part.shape[1]] = part[0]
-        found = np.asarray(multihost_utils.process_allgather(room))
+        found = arrays_of_all(room)
         return np.concatenate([each[:count] for each, count in zip(found, rows, strict=True)])[None]
 
     return jax.tree.map(join, parts)

@@ -11,10 +11,9 @@ from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
-from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from jaxfit import _checks, _compile, _mesh
+from jaxfit import _checks, _mesh, _processes
 
 _Value = TypeVar("_Value")
 
@@ -101,7 +100,7 @@ class Processes:
         row[0] = raised is not None
         row[1 : 1 + len(words)] = np.frombuffer(words, np.uint8)
         _wait()
-        rows = _of_all(row)
+        rows = _processes.bytes_of_all(row)
         failed = np.flatnonzero(rows[:, 0])
         self._failed = bool(len(failed)) or bool((rows != rows[0]).any())
         if raised is not None:
@@ -141,7 +140,7 @@ class Processes:
             row = np.zeros(size, np.uint8)
             part = own[at : at + size]
             row[: len(part)] = part
-            for (start, stop), piece in zip(itertools.pairwise(places), _of_all(row), strict=True):
+            for (start, stop), piece in zip(itertools.pairwise(places), _processes.bytes_of_all(row), strict=True):
                 room = flat[start + at : min(start + at + size, stop)]
                 room[:] = piece[: len(room)]
         return whole
@@ -183,20 +182,3 @@ def _wait() -> None:
 
     name = f"jaxfit fits {next(_waits)}"
     multihost.sync_global_processes(name, timeout=_PATIENCE, processes=set(range(jax.process_count())))
-
-
-def _of_all(row: np.ndarray) -> np.ndarray:
-    """Bytes [n] of every process, [processes, n]."""
-    count = jax.process_count()
-    first = [jax.local_devices(process_index=rank)[0] for rank in range(count)]
-    mesh = Mesh(np.array(first), ("processes",), axis_types=(AxisType.Auto,))
-    mine = jax.device_put(row[None], first[jax.process_index()])
-    layout = NamedSharding(mesh, PartitionSpec("processes"))
-    dealt = jax.make_array_from_single_device_arrays((count, *row.shape), layout, [mine])
-
-    def program(dealt: Any) -> Any:
-        return lax.with_sharding_constraint(dealt, NamedSharding(mesh, PartitionSpec()))
-
-    leaves, tree = jax.tree.flatten((dealt,))
-    call, _ = _compile.ready(program, "of all processes", leaves, tree)
-    return np.asarray(call(*leaves))

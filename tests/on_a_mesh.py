@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxfit as jf
-from jaxfit import _compile, nn
+from jaxfit import _compile, _problem, nn
 from jaxfit.callbacks import Checkpoint, CSVLog
 
 RNG = np.random.default_rng(0)
@@ -92,10 +92,16 @@ def devices():
     found["least squares"] = exactly(curve(mesh=mesh), curve())
     found["huber"] = exactly(curve(mesh=mesh, loss=jf.losses.huber), curve(loss=jf.losses.huber))
     weights = np.linspace(0, 1, 1003)
-    found["weighted"] = exactly(curve(mesh=mesh, weights=weights), curve(weights=weights))
     parts = [(T[at : at + 100], DECAY[at : at + 100]) for at in range(0, 1003, 100)]
     streamed = jf.fit(decay, parts, START, optimizer=jf.optimizers.LevenbergMarquardt(), mesh=mesh)
     found["least squares over a stream"] = exactly(streamed, curve())
+
+    with_blocks = _problem._BLOCK_BYTES["cpu"]
+    _problem._BLOCK_BYTES["cpu"] = 1 << 10  # blocks of a few samples, as of many samples on a large device
+    lopsided = {"weights": weights, "sigma": 0.02}
+    for name, options in (("in blocks", {}), ("huber in blocks", {"loss": jf.losses.huber}), ("weighted", lopsided)):
+        found[name] = exactly(curve(mesh=mesh, **options), curve(**options))
+    _problem._BLOCK_BYTES["cpu"] = with_blocks
 
     _compile._programs.clear()
     jf.fit(network(), (X, Y), optimizer=jf.optimizers.SGD(0.1), epochs=1, batch_size=100, shuffle=False, mesh=mesh)
@@ -238,6 +244,11 @@ def parts(port, rank):
         difference["errors"] = far(one.standard_errors, other.standard_errors)
         found[f"global arrays, {name}"] = difference
     found["report"] = str(one)
+    small = _problem._BLOCK_BYTES["cpu"]
+    _problem._BLOCK_BYTES["cpu"] = 1 << 10
+    one = jf.fit(decay, (t, z), near, mesh=mesh, sigma=sigma)
+    found["global arrays in blocks"] = {"params": far(one.params, jf.fit(decay, pair, near).params), "losses": 0.0}
+    _problem._BLOCK_BYTES["cpu"] = small
     streamed = [(x[at : at + 96], y[at : at + 96]) for at in range(0, 960, 96)]
     alike = [(X[at : at + 96], Y[at : at + 96]) for at in range(0, 960, 96)]
     found["global batches"] = compared(quick(network(), streamed, mesh=mesh), quick(network(), alike))

@@ -525,6 +525,18 @@ def check_larger_than_memory(found):
     assert found["chi_squared"] / found["degrees_of_freedom"] == pytest.approx(0.09, rel=2e-3)
 
 
+def check_two_processes(found):
+    well, killed, again = found["ended"]
+    assert well == again == [0, 0]
+    assert killed[0] != 0
+    assert killed[1] == -9
+    assert [one["rows"] for one in found["found"]] == [[[0, 25], [25, 50]], [[50, 75], [75, 100]]]
+    assert found["found"][0]["losses"] == found["found"][1]["losses"]
+    assert len(found["losses"]) == 180
+    assert found["difference"] < 1e-5
+    assert found["found"][0]["accuracy"][-1] > 0.99
+
+
 def check_several_devices(found):
     assert {count: len(devices) for count, devices in found["devices"].items()} == {1: 1, 8: 8}
     assert all(len(losses) == 220 for losses in found["losses"].values())

@@ -36,7 +36,7 @@ def test_the_report_names_the_devices(eight):
 
 
 def test_least_squares_to_ten_digits(eight):
-    for name in ("least squares", "huber", "weighted", "least squares over a stream"):
+    for name in ("least squares", "huber", "least squares over a stream", "in blocks", "huber in blocks", "weighted"):
         assert eight[name]["params"] < 1e-10, name
         assert eight[name]["steps"] == 0, name
     assert eight["least squares"]["errors"] < 1e-9
@@ -109,7 +109,10 @@ def parts():
     return of_two(WORKER, "parts")
 
 
-@pytest.mark.parametrize("name", ["files", "even parts", "uneven parts", "global arrays", "global batches", "alone"])
+@pytest.mark.parametrize(
+    "name",
+    ["files", "even parts", "uneven parts", "global arrays", "global arrays in blocks", "global batches", "alone"],
+)
 def test_parts_make_a_whole(parts, name):
     for found in parts:
         assert found[name]["params"] < 1e-5

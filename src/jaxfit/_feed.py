@@ -52,7 +52,7 @@ class Passes:
         self.first = self._stream.first
         losses, rows = _errors.sizes(task.problem, task.params, self.first)
         self._each = losses / rows
-        if task.spread is None:
+        if task.spread is None or not task.spread.is_shared:
             size = _program.blocks(task.problem, task.params, self.first, (task.meaning, "stream"))
             task = task._replace(problem=task.problem._replace(block=size))
         self._task = task

@@ -63,7 +63,7 @@ def _spread_out(task: Task, mesh: Any, shard_params: Any) -> Task:
     _mesh.check_processes(mesh)
     return task._replace(
         spread=found,
-        problem=task.problem._replace(block=None),
+        problem=task.problem._replace(spread=found),
         params=found.params(task.params),
         data=None if task.data is None else found.dealt(task.data),
         bounds=found.copies(task.bounds),

@@ -61,6 +61,7 @@ class Problem(NamedTuple):
         draws: Whether the model is random, and takes a key at every step.
         train: How a model is trained that behaves otherwise then, or carries something from step to step:
             `train(params, carried, x, key) -> (prediction, carried)`; None for a plain function.
+        spread: How samples lie on a mesh of devices; None for one device.
     """
 
     model: Callable
@@ -70,6 +71,7 @@ class Problem(NamedTuple):
     block: int | None = None
     draws: bool = False
     train: Callable | None = None
+    spread: Any = None
 
     def compared(self, prediction: Any, batch: Batch) -> tuple[Any, Any]:
         """Prediction and target as the loss takes them.
@@ -300,24 +302,45 @@ class Problem(NamedTuple):
         rows, mass = _rows(batch), self.mass(batch)
         if self.block is None or self.block >= rows:
             return terms(batch, mass)
+        if self.spread is not None:
+            return self._summed_over_devices(terms, batch, mass)
         size = self.block
 
         def add(index: jax.Array, found: Any) -> Any:
-            # The last block reaches back to be full; what was counted already does not count again.
-            start = jnp.minimum(index * size, rows - size)
-            part = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf, batch)
-            if rows % size:
-                new = start + jnp.arange(size) >= index * size
-                part = part._replace(weights=jnp.where(new, 1.0 if part.weights is None else part.weights, 0.0))
+            part = _block(batch, index, size)
             # XLA deals the lanes over the cores.
             lanes = jax.tree.map(lambda leaf: leaf.reshape(_LANES, -1, *leaf.shape[1:]) if leaf.ndim else leaf, part)
-            axes = jax.tree.map(lambda leaf: 0 if leaf.ndim else None, part)
-            each = jax.vmap(terms, in_axes=(axes, None))(lanes, mass)
+            each = jax.vmap(terms, in_axes=(_dealt(part), None))(lanes, mass)
             return jax.tree.map(lambda total, parts: total + jnp.sum(parts, axis=0), found, each)
 
-        shapes = jax.eval_shape(terms, batch, mass)
-        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return lax.fori_loop(0, -(-rows // size), add, zero)
+        return lax.fori_loop(0, -(-rows // size), add, _zeros(jax.eval_shape(terms, batch, mass)))
+
+    def _summed_over_devices(self, terms: Callable[[Batch, Any], Any], batch: Batch, mass: Any) -> Any:
+        """The same on a mesh: each device sums over blocks of its own samples, and the devices' sums are added."""
+        shards, rows = self.spread.shards, _rows(batch)
+        each = -(-rows // shards)
+        if rows % shards:  # samples that do not count make all devices have equally many
+            ones = jnp.ones(rows, jnp.result_type(float)) if batch.weights is None else batch.weights
+            batch = jax.tree.map(
+                lambda leaf: jnp.concatenate([leaf, leaf[: shards * each - rows]]) if leaf.ndim else leaf,
+                batch._replace(weights=ones),
+            )
+            counts = jnp.arange(shards * each) < rows
+            batch = batch._replace(weights=jnp.where(counts, batch.weights, 0))
+        dealt = jax.tree.map(lambda leaf: leaf.reshape(shards, each, *leaf.shape[1:]) if leaf.ndim else leaf, batch)
+        dealt, axes = self.spread.held(dealt), _dealt(batch)
+        assert self.block is not None
+        size = min(self.block, each)
+
+        def one(batch: Batch, index: jax.Array) -> Any:
+            return terms(_block(batch, index, size), mass)
+
+        def add(index: jax.Array, found: Any) -> Any:
+            return jax.tree.map(jnp.add, found, jax.vmap(one, in_axes=(axes, None))(dealt, index))
+
+        blank = _zeros(jax.eval_shape(jax.vmap(one, in_axes=(axes, None)), dealt, jnp.int32(0)))
+        found = lax.fori_loop(0, -(-each // size), add, blank)
+        return jax.tree.map(lambda parts: jnp.sum(parts, axis=0), found)
 
 
 class Known(Problem):
@@ -376,6 +399,26 @@ class Totals(NamedTuple):
     def mean(self, sums: bool) -> GaussNewton:
         """The terms of all batches together."""
         return jax.tree.map(lambda total, lost: (total + lost) / (1 if sums else self.mass), self.sums[0], self.lost[0])
+
+
+def _block(batch: Batch, index: Any, size: int) -> Batch:
+    """The block of this number; the last reaches back to be full, and what was counted already does not count again."""
+    rows = _rows(batch)
+    start = jnp.minimum(index * size, rows - size)
+    part = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf, batch)
+    if rows % size:
+        new = start + jnp.arange(size) >= index * size
+        part = part._replace(weights=jnp.where(new, 1.0 if part.weights is None else part.weights, 0.0))
+    return part
+
+
+def _dealt(batch: Batch) -> Any:
+    """Where each array has the axis of samples: single numbers have none."""
+    return jax.tree.map(lambda leaf: 0 if leaf.ndim else None, batch)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def block_size(params: int, batch: Batch, loss: Callable) -> int | None:

@@ -124,6 +124,23 @@ def devices():
     momenta = [leaf for leaf in jax.tree.leaves(states[-1].inner) if leaf.shape == (16, 32)]
     found["share of its momentum"] = list(momenta[0].addressable_shards[0].data.shape)
 
+    wide = {"a": RNG.normal(size=(16, 4096)).astype(np.float32), "b": np.zeros((4096, 4), np.float32)}
+    most = jax.make_mesh((1, 8), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2)
+
+    def two_layers(params, x):
+        return jnp.tanh(x @ params["a"]) @ params["b"]
+
+    found["bytes on a device"], found["wide"] = [], []
+    for options in ({}, {"shard_params": "model"}):
+        _compile._programs.clear()
+        one = jf.fit(
+            two_layers, (X[:8], Y[:8]), wide, optimizer=jf.optimizers.Adam(1e-3), steps=20, mesh=most, **options
+        )
+        (key,) = [key for key in _compile._programs if "whole" in str(key[0][0])]
+        memory = _compile._programs[key].memory_analysis()
+        found["bytes on a device"].append(memory.argument_size_in_bytes + memory.temp_size_in_bytes)
+        found["wide"].append(one.history["loss"].tolist())
+
     with tempfile.TemporaryDirectory() as folder:
         short = functools.partial(train, network(), (X, Y), batch_size=100, callbacks=[Checkpoint(folder, every=7)])
         short(epochs=3, mesh=mesh)

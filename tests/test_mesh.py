@@ -54,6 +54,12 @@ def test_params_are_spread_over_a_second_axis(eight):
     assert eight["share of its momentum"] == [16, 8]
 
 
+def test_a_device_holds_its_share_of_a_large_network(eight):
+    whole, share = eight["bytes on a device"]
+    assert share < whole / 5  # an eighth, and what is not params
+    np.testing.assert_allclose(*eight["wide"], rtol=1e-4)
+
+
 def test_a_checkpoint_goes_on_with_another_number_of_devices(eight):
     assert eight["resumed on one"] < 1e-5
     assert eight["resumed sharded"] < 1e-5

@@ -103,6 +103,10 @@ def fit(
         mesh: A `jax.sharding.Mesh` of devices that the fit is spread over, by the compiler: samples along its axis
             "data" (or its first), params whole on every device. The result is that of one device, but for the order of
             sums; the batch size need not be a multiple of the devices. Axes may be of any type. None for one device.
+            Its devices may be those of several processes, after `jax.distributed.initialize`: then each of them calls
+            this with the same arguments. Of arrays each is given all, or they are global ones (those of
+            `jax.make_array_from_process_local_data`); of an iterable of batches each yields its own part of every
+            batch, and parts are put together in the order of the processes; `jaxfit.data.from_files` deals its rows.
         shard_params: How large params, and with them the optimizer's state, are spread over the mesh, for networks
             that one device cannot hold: the name of another axis of it, over which each matrix is spread along its
             longest dimension; or a `jax.sharding.PartitionSpec` for each array, in the structure of the params.
@@ -118,7 +122,9 @@ def fit(
 
     Raises:
         TypeError: An argument is of the wrong kind, or the model cannot be traced.
-        ValueError: An argument has a wrong value or shape; also NaN or infinity in the data or in params.
+        ValueError: An argument has a wrong value or shape; also NaN or infinity in the data or in params; or arguments
+            differ between the processes of a mesh.
+        RuntimeError: A process that shares the fit is gone.
 
     Warns:
         FitWarning: The fit ended in a way that its user should know of: it diverged, its loss turned NaN or infinite,

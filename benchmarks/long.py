@@ -26,8 +26,8 @@ from benchmarks.measure import ROOT, alternating, row
 from jaxfit import callbacks
 from jaxfit.data import from_files
 
-WIDTHS, BATCH, BATCHES = (64, 128, 128, 10), 64, 21
-KILLED = "from benchmarks import long; long.kept({folder!r}, {epochs}, long.tell)"
+WIDTHS, SMALL, BATCH, BATCHES = (64, 128, 128, 10), (8, 16, 3), 64, 21
+KILLED = "from benchmarks import long; long.kept({folder!r}, {widths}, {epochs}, long.tell)"
 
 
 class Terminal(io.StringIO):
@@ -38,9 +38,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def train(data, epochs, batch_size: int | None = BATCH, watchers=()):
+def train(data, widths, epochs, batch_size: int | None = BATCH, watchers=()):
     return jf.fit(
-        network.network(WIDTHS),
+        network.network(widths),
         data,
         loss=jf.losses.cross_entropy,
         optimizer=jf.optimizers.SGD(network.RATE, momentum=network.MOMENTUM),
@@ -49,6 +49,10 @@ def train(data, epochs, batch_size: int | None = BATCH, watchers=()):
         callbacks=watchers,
         progress=False,
     )
+
+
+def _widths(quick: bool) -> tuple[int, ...]:
+    return SMALL if quick else WIDTHS
 
 
 # -- who looks on -----------------------------------------------------------------------------------------------------
@@ -63,25 +67,26 @@ def in_new_folder(run: Callable[[str], Any]) -> Any:
         return run(folder)
 
 
-def shown(data, epochs, folder):
+def shown(data, widths, epochs, folder):
     """With a bar and TensorBoard."""
     with contextlib.redirect_stderr(Terminal()):
-        return train(data, epochs, watchers=[callbacks.Progress(), callbacks.TensorBoard(folder)])
+        return train(data, widths, epochs, watchers=[callbacks.Progress(), callbacks.TensorBoard(folder)])
 
 
-def saved(data, epochs, folder):
-    return train(data, epochs, watchers=[callbacks.Checkpoint(folder, every=500)])
+def saved(data, widths, epochs, folder):
+    return train(data, widths, epochs, watchers=[callbacks.Checkpoint(folder, every=500)])
 
 
 def watched(quick: bool) -> list[dict[str, Any]]:
     """What callbacks cost."""
     epochs, repeats = (2, 1) if quick else (340, 5)
-    data, steps = network.samples(WIDTHS, BATCH, BATCHES), BATCHES * epochs
+    given = network.samples(_widths(quick), BATCH, BATCHES), _widths(quick), epochs
+    steps = BATCHES * epochs
     calls = {
-        "bare": lambda: train(data, epochs),
-        "an idle callback": lambda: train(data, epochs, watchers=[idle]),
-        "progress bar and TensorBoard": lambda: in_new_folder(functools.partial(shown, data, epochs)),
-        "a checkpoint every 500 steps": lambda: in_new_folder(functools.partial(saved, data, epochs)),
+        "bare": lambda: train(*given),
+        "an idle callback": lambda: train(*given, watchers=[idle]),
+        "progress bar and TensorBoard": lambda: in_new_folder(functools.partial(shown, *given)),
+        "a checkpoint every 500 steps": lambda: in_new_folder(functools.partial(saved, *given)),
     }
     return compared(f"digits, {steps:,} steps, a step", calls, steps, repeats, "times bare")
 
@@ -92,18 +97,19 @@ def watched(quick: bool) -> list[dict[str, Any]]:
 def streamed(quick: bool) -> list[dict[str, Any]]:
     """Minibatches from a file and from a list."""
     batches, epochs, repeats = (8, 1, 1) if quick else (420, 8, 5)
-    x, y = network.samples(WIDTHS, BATCH, batches)
+    widths = _widths(quick)
+    x, y = network.samples(widths, BATCH, batches)
     pairs = [(x[at : at + BATCH], y[at : at + BATCH]) for at in range(0, len(x), BATCH)]
     with tempfile.TemporaryDirectory() as folder:
         for name, array in (("x", x), ("y", y)):
             np.save(Path(folder) / f"{name}.npy", array)
         on_disk = tuple(np.load(Path(folder) / f"{name}.npy", mmap_mode="r") for name in "xy")
         calls = {
-            "in memory": lambda: train((x, y), epochs),
+            "in memory": lambda: train((x, y), widths, epochs),
             "from_files of a memmap, shuffled": lambda: train(
-                from_files(on_disk, batch_size=BATCH, shuffle=True), epochs, None
+                from_files(on_disk, batch_size=BATCH, shuffle=True), widths, epochs, None
             ),
-            "a list of batches": lambda: train(pairs, epochs, None),
+            "a list of batches": lambda: train(pairs, widths, epochs, None),
         }
         name = f"digits, {batches} batches of {BATCH}, a step"
         return compared(name, calls, batches * epochs, repeats, "times in memory")
@@ -147,10 +153,10 @@ def tell(seen):
     print(seen.step, flush=True)
 
 
-def kept(folder, epochs, *watchers):
+def kept(folder, widths, epochs, *watchers):
     """A run whose checkpoints are in a folder."""
-    data = network.samples(WIDTHS, BATCH, BATCHES)
-    return train(data, epochs, watchers=[*watchers, callbacks.Checkpoint(folder, every=100)])
+    data = network.samples(widths, BATCH, BATCHES)
+    return train(data, widths, epochs, watchers=[*watchers, callbacks.Checkpoint(folder, every=100)])
 
 
 def is_same(one: jf.FitResult, other: jf.FitResult) -> bool:
@@ -161,9 +167,9 @@ def is_same(one: jf.FitResult, other: jf.FitResult) -> bool:
     )
 
 
-def killed(folder: str, epochs: int, delay: float) -> int:
+def killed(folder: str, widths: tuple[int, ...], epochs: int, delay: float) -> int:
     """Starts the run in a new process, kills it so many seconds after it began, and gives its exit status."""
-    code = KILLED.format(folder=folder, epochs=epochs)
+    code = KILLED.format(folder=folder, widths=widths, epochs=epochs)
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
@@ -175,18 +181,18 @@ def killed(folder: str, epochs: int, delay: float) -> int:
 
 def resumed(quick: bool) -> list[dict[str, Any]]:
     """Runs that were killed at random moments, and gone on with."""
-    epochs, count = (40, 1) if quick else (150, 20)
+    widths, epochs, count = _widths(quick), *((40, 1) if quick else (150, 20))
     draw, same, seconds = random.Random(0), 0, []
     started = time.perf_counter()
-    expected = in_new_folder(lambda folder: kept(folder, epochs))
+    expected = in_new_folder(lambda folder: kept(folder, widths, epochs))
     whole = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
         folders = [f"{folder}/{number}" for number in range(count)]
         delays = [draw.uniform(0, whole / 2) for _ in folders]
-        statuses = pool.map(killed, folders, itertools.repeat(epochs), delays)
+        statuses = pool.map(killed, folders, itertools.repeat(widths), itertools.repeat(epochs), delays)
         for each, status in zip(folders, list(statuses), strict=True):
             started = time.perf_counter()
-            found = kept(each, epochs)
+            found = kept(each, widths, epochs)
             seconds.append(time.perf_counter() - started)
             same += status == -signal.SIGKILL and is_same(found, expected)
     note = f"{same} of {count} killed runs ended with the same bits"

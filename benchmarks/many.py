@@ -22,6 +22,7 @@ from benchmarks.measure import alternating, fresh, missing, printed, row
 
 PIXELS, TOLERANCE = 5, 1e-4  # Gpufit's
 DURATION = 4.0
+FEW = 500  # fits of a quick run: whatever the table, so that they share programs
 SMALL, WIDTHS, BATCH, RATES = (8, 16, 3), (64, 32, 10), 64, 64
 Rows = list[dict[str, Any]]
 Calls = dict[str, tuple[Callable[[], Any], int]]  # by name; and how many fits a call makes
@@ -123,11 +124,11 @@ def by_optimistix(x, y, start, model=peak):
 def measure(quick: bool = False) -> tuple[Rows, list[str]]:
     """Rows and notes of the table."""
     repeats = 1 if quick else 5
-    sizes = [10_000 if quick else 100_000, *([10**6, 10**7] if jax.default_backend() == "gpu" and not quick else [])]
+    sizes = [FEW if quick else 100_000, *([10**6, 10**7] if jax.default_backend() == "gpu" and not quick else [])]
     rows: Rows = []
     notes = ["SciPy's loops run on one core, all others on all; optimistix runs every fit until the last ends."]
     for size in sizes:
-        rows += _peaks(size, 20 if quick else 1000, repeats if size == sizes[0] else 2, notes)
+        rows += _peaks(size, 2 if quick else 1000, repeats if size == sizes[0] else 2, notes)
     code = COLD.format(count=sizes[0])
     seconds = fresh(code, 1 if quick else 3, here=quick)
     rows.append(row(f"jaxfit: {sizes[0]:,} peaks, float32, first call, with compilation", seconds))
@@ -135,10 +136,10 @@ def measure(quick: bool = False) -> tuple[Rows, list[str]]:
         notes += _agreement(1000)
     for dtype in ("float32",) if quick else ("float32", "float64"):
         rows += _errors(sizes[0], dtype, repeats)
-        rows += _decays(1000 if quick else 10**6, dtype, 20 if quick else 500, 1 if quick else 2)
-    for widths in (SMALL, WIDTHS):
+        rows += _decays(FEW if quick else 10**6, dtype, 2 if quick else 500, 1 if quick else 2)
+    for widths in (SMALL,) if quick else (SMALL, WIDTHS):
         rows += _sweep(widths, *((2, 1) if quick else (RATES, 20)), min(3, repeats))
-    rows += _on_disk(20_000 if quick else 10**7, quick, notes)
+    rows += _on_disk(FEW if quick else 10**7, quick, notes)
     return rows, notes
 
 

@@ -146,7 +146,7 @@ def measure(quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and notes of the table."""
     rows, note = [], missing("torch")
     for name, (widths, batch, batches, epochs, repeats) in list(NETWORKS.items())[: 1 if quick else None]:
-        widths, epochs, batches = ((64, 32, 10), 1, 2) if quick else (widths, epochs, batches)
+        widths, epochs, batches = ((8, 16, 3), 1, 2) if quick else (widths, epochs, batches)
         x, y = samples(widths, batch, batches)
         calls: dict[str, Any] = {
             "jaxfit": functools.partial(by_jaxfit, network(widths), x, y, batch, epochs),

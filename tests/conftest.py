@@ -1,13 +1,25 @@
 """Fixtures that several test files share."""
 
+import os
+
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
 from jaxfit import _compile
 
-# A worker has one core to itself at most: to share a small program's compilation out among several only costs time.
-_compile.HASTY["xla_cpu_parallel_codegen_split_count"] = 1
+# What the tests compile themselves, and every operation outside jit, is compiled as fits are; and on one core, as a
+# worker has no more to itself. Processes that tests start do so too. An XLA that does not know a flag ends the process.
+if jaxlib.__version__.startswith("0.10.") and "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
+# The files that take longest, the longest first: what comes last should be short, so that no worker is left waiting.
+LONG = (
+    "test_examples", "test_checkpoints", "test_mesh", "test_many_on_a_mesh", "test_fit_many", "test_networks",
+    "test_benchmarks", "test_optimizers", "test_levenberg_marquardt", "test_losses", "test_studies", "test_streams",
+    "test_callbacks", "test_traced", "test_data_dealt", "test_curve_fit", "test_fit", "test_closed_form",
+)  # fmt: skip
 
 _compilations = []
 
@@ -18,6 +30,12 @@ def _listen(event, duration, **_):
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; the others keep their order."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ def started(worker, devices, *arguments):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    command = [sys.executable, "-W", "error", str(worker), *map(str, arguments)]
+    # Another process may still be writing what one reads; then it compiles by itself.
+    warnings = ["-W", "error", "-W", "ignore:Error reading persistent compilation cache"]
+    command = [sys.executable, *warnings, str(worker), *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

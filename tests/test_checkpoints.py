@@ -745,8 +745,11 @@ import jax
 import numpy as np
 
 import jaxfit as jf
-from jaxfit import nn
+from jaxfit import _compile, nn
 from jaxfit.data import from_files
+
+for options in (_compile.LEAN, _compile.HASTY):  # as in the process of the tests
+    options["xla_backend_optimization_level"] = "0"
 
 folder = Path(sys.argv[1])
 rng = np.random.default_rng(0)

@@ -1,30 +1,13 @@
 """Many fits on the devices of a mesh, and in several processes, end as in one: in real processes of their own."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from in_processes import of_two, started, told
+
 WORKER = Path(__file__).parent / "many_on_a_mesh.py"
-
-
-def started(devices, *arguments):
-    """A Python process with so many virtual devices that runs the worker."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-W", "error", str(WORKER), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def told(process):
-    """What a worker found, of its last line."""
-    out, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(out.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +19,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def eight(folder):
     """What one process with eight devices finds."""
-    return told(started(8, "devices", folder))
+    return told(started(WORKER, 8, "devices", folder))
 
 
 CASES = ["decays", "networks", "lists", "second tries", "rates of learning"]
@@ -80,11 +63,8 @@ def test_what_is_no_mesh_is_named(eight):
 @pytest.fixture(scope="module")
 def two(folder):
     """What two processes with two devices each find."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (folder / "two").mkdir()
-    return [told(one) for one in [started(2, "processes", port, rank, folder / "two") for rank in range(2)]]
+    return of_two(WORKER, "processes", folder / "two")
 
 
 @pytest.mark.usefixtures("two", "eight")

@@ -16,6 +16,8 @@ from jaxfit.optimizers import SGD, Adam
 X = np.linspace(-1, 1, 23, dtype=np.float32)
 START = {"slope": 0.0, "intercept": np.float32(0)}
 
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
+
 
 def line(params, x):
     return params["slope"] * x + params["intercept"]

@@ -57,6 +57,8 @@ X = np.linspace(0.0, 4.0, 40)
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(size=X.shape)
 
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
+
 
 def bits(tree):
     """Structure, types and bytes of a pytree."""

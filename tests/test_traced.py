@@ -17,6 +17,8 @@ START = {"a": 1.0, "b": 1.0, "c": 0.0}
 # Small programs, each run once: compiling is what the tests spend their time on.
 quick = functools.partial(jax.jit, compiler_options=HASTY | {"xla_backend_optimization_level": 0})
 
+pytestmark = pytest.mark.usefixtures("compiled_at_level_0")
+
 
 def decay(params, x):
     return params["a"] * jnp.exp(-params["b"] * x) + params["c"]

@@ -146,7 +146,8 @@ class Spread(NamedTuple):
         axes = ", ".join(f"{name}={size}" for name, size in self.mesh.shape.items())
         hosts = len({device.process_index for device in self.mesh.devices.flat})
         several = f" of {hosts} processes" if hosts > 1 else ""
-        return f"{self.mesh.size} devices ({', '.join(kinds)}){several}, {axes}"
+        one = "" if self.mesh.size == 1 else "s"
+        return f"{self.mesh.size} device{one} ({', '.join(kinds)}){several}, {axes}"
 
     @property
     def is_shared(self) -> bool:

@@ -1,5 +1,6 @@
 """Sets a prepared fit running: as one program, or in chunks with all who look on."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfit import _checks, _chunks, _crew, _drive, _identity, _interrupt, _mesh, _options
+from jaxfit import _checks, _chunks, _crew, _drive, _identity, _interrupt, _mesh, _options, _processes
 from jaxfit._callback import Callback, Run
 from jaxfit._crew import Crew
 from jaxfit._ended import Ended
@@ -33,16 +34,9 @@ def launch(
         shard_params: See there.
     """
     task = _spread_out(ready.task, mesh, shard_params)
-    try:
+    shared = task.spread is not None and task.spread.is_shared
+    with _processes.lost() if shared else contextlib.nullcontext():
         ended = _run(ready, task, steps, epochs, callbacks, progress)
-    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
-        if task.spread is None or not task.spread.is_shared:
-            raise
-        reason = str(error).splitlines()[0]
-        raise RuntimeError(
-            "a process that shares this fit is gone, or out of step with the others. Start all of them again: with a "
-            f"jaxfit.callbacks.Checkpoint they go on where they were. ({reason})"
-        ) from error
     if task.spread is None:
         return ended
     ended = ended._replace(devices=task.spread.words)

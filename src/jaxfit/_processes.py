@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,24 @@ def bytes_of_all(row: np.ndarray) -> np.ndarray:
 
     leaves, tree = jax.tree.flatten((dealt,))
     call, _ = _compile.ready(program, "of all processes", leaves, tree)
-    return np.asarray(call(*leaves))
+    with lost():
+        return np.asarray(call(*leaves))
+
+
+@contextlib.contextmanager
+def lost() -> Iterator[None]:
+    """Turns what XLA says where another process has gone into a sentence."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, TimeoutError, ValueError) as error:
+        # A compiled program that is called directly raises XLA's status as ValueError: "UNKNOWN: Gloo ...".
+        if isinstance(error, ValueError) and not re.match(r"[A-Z_]+: ", str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(
+            "a process that shares this fit is gone, or out of step with the others. Start all of them again: with a "
+            f"jaxfit.callbacks.Checkpoint a fit goes on where it was. ({reason})"
+        ) from error
 
 
 def arrays_of_all(array: np.ndarray) -> np.ndarray:

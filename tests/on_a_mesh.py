@@ -65,7 +65,7 @@ def batches(size=100):
 def message(call):
     try:
         call()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
         return str(error)
     return "nothing was raised"
 
@@ -96,6 +96,9 @@ def devices():
     streamed = jf.fit(decay, parts, START, optimizer=jf.optimizers.LevenbergMarquardt(), mesh=mesh)
     found["least squares over a stream"] = exactly(streamed, curve())
 
+    scale = np.linspace(1, 2, 1003)  # a model that knows how many samples there are
+    constant = {"model": lambda params, t: decay(params, t) * scale, "data": (T, DECAY * scale), "params": START}
+    found["a model of all samples"] = exactly(jf.fit(**constant, mesh=mesh), jf.fit(**constant))
     with_blocks = _problem._BLOCK_BYTES["cpu"]
     _problem._BLOCK_BYTES["cpu"] = 1 << 10  # blocks of a few samples, as of many samples on a large device
     lopsided = {"weights": weights, "sigma": 0.02}
@@ -226,6 +229,11 @@ def parts(port, rank):
     # What from_files deals out is what one process gets.
     stream = functools.partial(jf.data.from_files, (X, Y), batch_size=99, shuffle=True, key=3)
     found["files"] = compared(quick(network(), stream(), mesh=mesh), quick(network(), stream()))
+    many = RNG.normal(size=(990, 521)).astype(np.float32)  # so many that the two shares make groups of other lengths
+    streams = [jf.data.from_files((many, many[:, :2]), batch_size=99, shuffle=True) for _ in range(2)]
+    near = {"w": np.zeros((521, 2), np.float32)}
+    linear = functools.partial(jf.fit, lambda params, x: x @ params["w"], params=near, optimizer=jf.optimizers.SGD(0.1))
+    found["long rows"] = compared(linear(streams[0], epochs=2, mesh=mesh), linear(streams[1], epochs=2))
     table = functools.partial(jf.data.from_files, (T[:, None], DECAY), batch_size=90)
     second = functools.partial(jf.fit, lambda params, t: decay(params, t[:, 0]), params=START)
     lm = jf.optimizers.LevenbergMarquardt()
@@ -293,6 +301,33 @@ def parts(port, rank):
         lambda: quick(network(), (X, Y), mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))),
     ]
     found["messages"] = [message(call) for call in messages]
+
+    def failing():
+        if here:
+            raise OSError("no such disk")
+        yield X[:50], Y[:50]
+
+    def crash(seen):
+        if here and seen.step > 5:
+            raise OSError("no such screen")
+
+    once = functools.partial(quick, network(), (X, Y), batch_size=100, mesh=mesh)
+    missing = Path(tempfile.gettempdir()) / f"jaxfit-mesh-{port}-{rank}"
+    calls = [
+        lambda: quick(network(), failing(), mesh=mesh),
+        lambda: quick(network(), [] if here else [(X[:50], Y[:50])], mesh=mesh),
+        lambda: once(epochs=None, steps=20 + here),
+        lambda: once(callbacks=[crash]),
+        lambda: once(callbacks=[lambda seen: jf.optimizers.SGD(0.1 + here, momentum=0.5)]),
+        lambda: once(callbacks=[Checkpoint(missing, every=10)]),
+    ]
+    found["all are told"] = [message(call) for call in calls]
+    file = Path(tempfile.gettempdir()) / f"jaxfit-mesh-{port}-file"
+    file.write_text("not a folder")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        once(callbacks=[Checkpoint(file / "inside", every=10)])
+    found["unwritable"] = sorted({str(one.message) for one in warned})
     mine = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))  # a fit of this process alone
     found["alone"] = compared(
         quick(network(), (X, Y), batch_size=100, mesh=mine), quick(network(), (X, Y), batch_size=100)

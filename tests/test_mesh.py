@@ -36,7 +36,15 @@ def test_the_report_names_the_devices(eight):
 
 
 def test_least_squares_to_ten_digits(eight):
-    for name in ("least squares", "huber", "least squares over a stream", "in blocks", "huber in blocks", "weighted"):
+    for name in (
+        "least squares",
+        "huber",
+        "a model of all samples",
+        "least squares over a stream",
+        "in blocks",
+        "huber in blocks",
+        "weighted",
+    ):
         assert eight[name]["params"] < 1e-10, name
         assert eight[name]["steps"] == 0, name
     assert eight["least squares"]["errors"] < 1e-9
@@ -109,6 +117,19 @@ def test_all_end_where_a_callback_in_one_asks_for_it(two):
     assert two[0]["stopped after"] == two[1]["stopped after"] < 5000
 
 
+def test_what_goes_wrong_in_one_process_is_raised_in_all(parts):
+    for rank, found in enumerate(parts):
+        disk, empty, steps, screen, optimizer, directory = found["all are told"]
+        own = "" if rank else "process 1 cannot take part: "
+        assert disk == (own and f"{own}OSError: ") + "no such disk"
+        assert empty.startswith((own and f"{own}ValueError: ") + "data is an iterable without batches")
+        assert "steps was 20 and is 21 there" in steps
+        assert screen == ("no such screen" if rank else "a callback raised in process 1: OSError: no such screen")
+        assert "returned another optimizer in process 1 than in process 0" in optimizer
+        assert "expected one folder that all processes see" in directory
+        assert any("a checkpoint could not be written" in text for text in found["unwritable"])
+
+
 @pytest.fixture(scope="module")
 def parts():
     """What two processes find, each of which has a part of the data."""
@@ -117,7 +138,16 @@ def parts():
 
 @pytest.mark.parametrize(
     "name",
-    ["files", "even parts", "uneven parts", "global arrays", "global arrays in blocks", "global batches", "alone"],
+    [
+        "files",
+        "long rows",
+        "even parts",
+        "uneven parts",
+        "global arrays",
+        "global arrays in blocks",
+        "global batches",
+        "alone",
+    ],
 )
 def test_parts_make_a_whole(parts, name):
     for found in parts:

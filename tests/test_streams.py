@@ -329,6 +329,19 @@ def assert_close(streamed, whole, rtol=1e-10):
     np.testing.assert_allclose(streamed.history["loss"], whole.history["loss"], rtol=rtol)
 
 
+@pytest.mark.parametrize("size", [4, 5])
+def test_files_of_float64_in_a_fit_of_float32(size):
+    wide, narrow = (jf.data.from_files((X.astype(kind), Y.astype(kind)), batch_size=size) for kind in (float, "f4"))
+    assert_same(fit(line, wide, START, epochs=3), fit(line, narrow, START, epochs=3))
+
+
+@pytest.mark.parametrize("model", [line, nn.Linear(1, 1, rngs=nn.Rngs(0))], ids=["function", "module"])
+def test_no_batches_at_all(model):
+    start = START if model is line else None
+    with pytest.raises(ValueError, match="data is an iterable without batches; expected at least one pair"):
+        fit(model, [], start, epochs=1)
+
+
 class TestSecondOrder:
     def test_memory_that_is_used_again(self):
         model = lambda params, x: params[0] * jnp.exp(params[1] * x)
@@ -348,6 +361,17 @@ class TestSecondOrder:
         report = str(streamed)
         for text in ("LevenbergMarquardt", "params[0]", f"{whole.standard_errors[0]:.1g}"[:3]):
             assert text in report
+
+    def test_y_as_a_pytree(self):
+        def both(params, x):
+            return {"a": decay(params, x), "b": 2 * decay(params, x)}
+
+        y = {"a": DECAY, "b": 2 * DECAY}
+        whole, streamed = curve(both, (T, y), AT), curve(both, parts(T, y, 7), AT)
+        assert_close(streamed, whole)
+        np.testing.assert_allclose(streamed.standard_errors, whole.standard_errors, rtol=1e-8)
+        for name in ("chi_squared", "degrees_of_freedom"):
+            np.testing.assert_allclose(getattr(streamed, name), getattr(whole, name), rtol=1e-8)
 
     def test_bounds(self):
         bounds = ([0.0, 0.0, 0.55], [5.0, 5.0, 5.0])

@@ -217,9 +217,13 @@ def run(
     def is_over() -> bool:
         return now.log.steps == steps or now.epoch == epochs or now.failure is not None
 
+    def room(start: int) -> int:
+        """How many steps come next; at the limit, one more batch to look at."""
+        return max(crew.room(start, steps, feed.steps_per_epoch), 1)
+
     def follow(start: int) -> Any:
-        """What comes next; at the limit, one more batch to look at."""
-        return feed.take(start, max(crew.room(start, steps, feed.steps_per_epoch), 1), now.state)
+        """What comes next."""
+        return feed.take(start, room(start), now.state)
 
     while why is None and not is_over():
         event = follow(now.log.steps) if event is None else event
@@ -237,10 +241,11 @@ def run(
         if isinstance(event, Piece):
             begun, compiling, piece = time.perf_counter(), now.compile_seconds, event
             progress = now.begin(piece)
-            # While the device computes:
-            event = follow(now.log.steps + piece.steps) if isinstance(feed, Stream) else None
+            if isinstance(feed, Stream):  # while the device computes
+                feed.fetch(room(now.log.steps + piece.steps))
             if not now.read(piece, progress):
                 break
+            event = follow(now.log.steps) if isinstance(feed, Stream) else None
             crew.took(piece.steps, time.perf_counter() - begun - (now.compile_seconds - compiling), now.capacity)
         if isinstance(event, PassOver):
             now.look_back(event.place)

@@ -1,6 +1,7 @@
 """The callbacks of a run: who is due when, what each is told, and what they ask for."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -256,29 +257,53 @@ class Crew:
         seen: dict[tuple[int, int], Seen] = {}
         self.optimizer = None
         self._stand = at
-        for index, callback in enumerate(() if self.is_silent(at.attempt) else self._callbacks):
+        silent, error = self.is_silent(at.attempt), None
+        for index, callback in enumerate(() if silent else self._callbacks[: -len(self._keepers) or None]):
             told, here = self._told[index], (at.log.steps, at.log.epochs)
             due = is_last or self._is_due(callback, at) or (everyone and told != here)
             if not due or (isinstance(callback, Function) and told == here):
                 continue
-            if isinstance(callback, Keeper):
-                if at.is_sound or is_last:
-                    callback.save(self._snapshot(at, why), is_last)
-                continue
             if told not in seen:
                 seen[told] = self._seen(at, told, is_last)
             self._told[index] = here
-            with _outside(self._wide):
-                reason = self._answer(callback, callback(seen[told]))
+            try:
+                with _outside(self._wide):
+                    reason = self._answer(callback, callback(seen[told]))
+            except Exception as found:
+                if not self._together:
+                    raise
+                error = error or found
+                continue
             if reason is not None and why is None:
                 why = Status.STOPPED, f"Stopped after step {step}: {reason}"
         if self._stop_by is not None and why is None:
             why = self.interrupted(at.log.steps)
-        if self._together and not is_last:  # all end where a callback in one of them asks for it
-            reasons = _processes.texts("" if why is None else why[1])
-            if why is None and any(reasons):
-                why = Status.STOPPED, next(filter(None, reasons))
+        if self._together:
+            why = self._in_common(why, error)
+        for keeper in () if silent else self._keepers:
+            if is_last or (at.is_sound and (self._is_due(keeper, at) or everyone)):
+                keeper.save(self._snapshot(at, why), is_last)
         return why
+
+    def _in_common(self, why: tuple[Status, str] | None, error: Exception | None) -> tuple[Status, str] | None:
+        """Why all processes end, where a callback in one of them asks for it; what one raises is raised in all."""
+        if not _processes.gathered(why is not None or error is not None or self.optimizer is not None).any():
+            return None
+        numbers = None if self.optimizer is None else [float(leaf) for leaf in jax.tree.leaves(self.optimizer)]
+        raised = error and f"{type(error).__name__}: {error}"
+        told = [json.loads(text) for text in _processes.texts(json.dumps([why and why[1], str(numbers), raised]))]
+        if error is not None:
+            raise error
+        for process, (_, _, raised) in enumerate(told):
+            if raised:
+                raise RuntimeError(f"a callback raised in process {process}: {raised}")
+        others = [process for process, (_, numbers, _) in enumerate(told) if numbers != told[0][1]]
+        if others:
+            raise ValueError(
+                f"a callback returned another optimizer in process {others[0]} than in process 0: "
+                f"{told[others[0]][1]} and {told[0][1]} are the numbers of the two. Expected the same in every process."
+            )
+        return why or next(((Status.STOPPED, reason) for reason, _, _ in told if reason), None)
 
     def _is_due(self, callback: Callback, at: Stand) -> bool:
         every: Any = callback.every

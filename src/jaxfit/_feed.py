@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from jaxfit import _errors, _program
+from jaxfit import _errors, _problem, _program
 from jaxfit._batches import Batches, Place
 from jaxfit._data import Whole
 from jaxfit._interrupt import Asked
@@ -51,8 +51,9 @@ class Passes:
         self._stream, self._asked = Stream(task, batches, wide, asked, alone=True), asked
         self.first = self._stream.first
         losses, rows = _errors.sizes(task.problem, task.params, self.first)
-        self._each = losses / rows
-        if task.spread is None or not task.spread.is_shared:
+        self._each, self._part = losses / rows, losses / _problem.rows_of(self.first)
+        self._shared = task.spread is not None and task.spread.is_shared
+        if not self._shared:
             size = _program.blocks(task.problem, task.params, self.first, (task.meaning, "stream"))
             task = task._replace(problem=task.problem._replace(block=size))
         self._task = task
@@ -83,13 +84,14 @@ class Passes:
                 return None
             before = totals
             totals, seconds = _program.add_terms(self._task, state, before, event.group, self.first)
-            jax.block_until_ready(before)  # one batch is read while the device computes, not many
+            # One batch is read while the device computes, not many; processes talk to each other when it has.
+            jax.block_until_ready(totals if self._shared else before)
             self.compile_seconds += seconds
             rows += event.group.size
         assert totals is not None
         sums = self._task.problem.sums
         if self.total is None:
-            self.total = 1.0 if sums else float(totals.mass) * self._each
+            self.total = 1.0 if sums else float(totals.mass) * self._part
             self.observations = round(rows * self._each)
         summed: Any = totals.mean(sums)  # which is a batch to a `Known` problem
         self._piece = Piece(Whole(summed), 1, event.place)

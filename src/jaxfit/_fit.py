@@ -144,7 +144,7 @@ def fit(
         >>> round(float(result.params["slope"]), 2)
         2.0
     """
-    with _processes.in_step(mesh):
+    with _processes.in_step(_processes.is_shared(mesh)):
         ready = prepare(
             model,
             data,

@@ -129,6 +129,11 @@ def arrays(data: tuple[Any, Any], wide: bool, name: str = "data", ragged: bool =
     return Batch(x_tree.unflatten(found[: x_tree.num_leaves]), y_tree.unflatten(found[x_tree.num_leaves :]))
 
 
+def blank(data: tuple[Any, Any], wide: bool) -> Batch:
+    """A pair (x, y) of arrays without samples."""
+    return Batch(*(_array(letter, part, wide) for letter, part in zip("xy", data, strict=True)))
+
+
 def features(x: Any, wide: bool) -> Any:
     """New points as arrays, checked like the x of the data.
 

@@ -74,7 +74,8 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
         late = next(type(one).__name__ for one in found if one.every == "epoch")
         raise ValueError(f"{late} is to act after every epoch, and a sampler has none: give it every=, in steps.")
     together = task.spread is not None and task.spread.is_shared
-    who = {"callbacks": {"text": ", ".join(f"{type(one).__name__}(every={one.every})" for one in found) or "none"}}
+    named = ", ".join(f"{type(one).__name__}(every={one.every})" for one in found) or "none"
+    others = {"callbacks": named, "steps": steps, "epochs": epochs, "mesh": task.spread}
     is_long = not is_stream and _drive.is_long(task, limit[0] or 0)
     found += _bar(progress, is_long, found)
     if not (found or is_stream or is_long or together):
@@ -89,7 +90,7 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
             feed = (Passes if summed else Stream)(task, ready.data, ready.wide, Asked() if together else asked)
         identity = functools.cache(lambda: _identity.of(ready, feed and feed.first))
         if together:
-            _identity.check_same(identity() | who)
+            _identity.check_same(identity() | {name: {"text": str(value)} for name, value in others.items()})
         run = _told(ready, task, limit, epochs, identity)
         crew = Crew(found, run, asked, together=together, wide=ready.wide)
         try:

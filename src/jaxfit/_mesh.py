@@ -100,6 +100,16 @@ class Spread(NamedTuple):
             found[device.process_index] = min(start, at), min(max(stop, end), size)
         return [(min(start, stop), stop) for start, stop in found]
 
+    def shapes(self, data: Batch, lengths: tuple[int, ...]) -> Batch:
+        """The shapes of arrays without what fills up the last device; so many rows of each."""
+        leaves, tree = jax.tree.flatten(data)
+        return tree.unflatten(
+            [
+                jax.ShapeDtypeStruct((length, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
+                for leaf, length in zip(leaves, lengths, strict=True)
+            ]
+        )
+
     def trimmed(self, data: Any, lengths: tuple[int, ...]) -> Any:
         """Arrays without what fills up the last device, inside a program; so many rows of each."""
         leaves, tree = jax.tree.flatten(data)
@@ -165,13 +175,14 @@ def is_global(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
+def is_parted(leaf: Any) -> bool:
+    """Whether no process has all of an array."""
+    return is_global(leaf) and not leaf.is_fully_replicated
+
+
 def fetched(tree: Any) -> Any:
     """Arrays on the host, but for those of which other processes have parts."""
-
-    def fetch(leaf: Any) -> Any:
-        return leaf if is_global(leaf) and not leaf.is_fully_replicated else jax.device_get(leaf)
-
-    return jax.tree.map(fetch, tree)
+    return jax.tree.map(lambda leaf: leaf if is_parted(leaf) else jax.device_get(leaf), tree)
 
 
 def lengths(data: Any) -> tuple[int, ...]:

@@ -88,6 +88,8 @@ def prepare(model: Any, params: Any, data: Any, kind: str, batch_size: Any, seed
 def _first(batches: Batches) -> Any:
     """The x of the first batch, which is not taken."""
     first = batches.peek()
+    if first is None:
+        batches.next()  # says that there is nothing
     if not (isinstance(first, (tuple, list)) and len(first) == 2):
         return jnp.zeros((1, 1))  # refused when the batches are dealt
     return _inputs.arrays(tuple(first), False, name="batch 0").x

@@ -294,12 +294,12 @@ class Problem(NamedTuple):
 
     def mass(self, batch: Batch) -> Any:
         """What all samples of a batch weigh."""
-        found = _curvature.mass(self.loss, batch.y, _rows(batch)) if batch.weights is None else jnp.sum(batch.weights)
+        found = _curvature.mass(self.loss, batch.y, rows_of(batch)) if batch.weights is None else jnp.sum(batch.weights)
         return found if isinstance(found, int) else jnp.where(found == 0, 1, found)
 
     def _summed(self, terms: Callable[[Batch, Any], Any], batch: Batch) -> Any:
         """What `terms` gives for all samples: the sum of what it gives for the blocks."""
-        rows, mass = _rows(batch), self.mass(batch)
+        rows, mass = rows_of(batch), self.mass(batch)
         if self.block is None or self.block >= rows:
             return terms(batch, mass)
         if self.spread is not None:
@@ -317,7 +317,7 @@ class Problem(NamedTuple):
 
     def _summed_over_devices(self, terms: Callable[[Batch, Any], Any], batch: Batch, mass: Any) -> Any:
         """The same on a mesh: each device sums over blocks of its own samples, and the devices' sums are added."""
-        shards, rows = self.spread.shards, _rows(batch)
+        shards, rows = self.spread.shards, rows_of(batch)
         each = -(-rows // shards)
         if rows % shards:  # samples that do not count make all devices have equally many
             ones = jnp.ones(rows, jnp.result_type(float)) if batch.weights is None else batch.weights
@@ -403,7 +403,7 @@ class Totals(NamedTuple):
 
 def _block(batch: Batch, index: Any, size: int) -> Batch:
     """The block of this number; the last reaches back to be full, and what was counted already does not count again."""
-    rows = _rows(batch)
+    rows = rows_of(batch)
     start = jnp.minimum(index * size, rows - size)
     part = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size) if leaf.ndim else leaf, batch)
     if rows % size:
@@ -474,7 +474,7 @@ def is_row_by_row(model: Callable, params: Any, few: Any) -> jax.Array:
     return jnp.all(jnp.stack(checks))
 
 
-def _rows(batch: Batch) -> int:
+def rows_of(batch: Batch) -> int:
     """The number of samples; of a pytree, which is taken as one vector, that of its numbers."""
     return batch.y.shape[0] if hasattr(batch.y, "shape") else sum(leaf.size for leaf in jax.tree.leaves(batch.y))
 

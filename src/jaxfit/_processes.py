@@ -75,16 +75,16 @@ def texts(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def in_step(mesh: Any) -> Iterator[None]:
-    """What goes wrong here in one of the processes of a mesh is raised in all of them, before they wait for it."""
+def in_step(shared: bool) -> Iterator[None]:
+    """What goes wrong here in one of the processes that share a run is raised in all, before they wait for it."""
     error = None
     try:
         yield
-    except (TypeError, ValueError) as found:
-        error = found
-        if not is_shared(mesh):
+    except Exception as found:
+        if not shared:
             raise
-    if is_shared(mesh):
+        error = found
+    if shared:
         check(error)
 
 

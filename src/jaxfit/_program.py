@@ -482,6 +482,10 @@ def check(task: Task, data: Batch | None) -> None:
         key = jax.eval_shape(functools.partial(random.wrap_key_data, impl=task.key_kind), task.seed)
         data = _check_sample(_model.traced("the sampler", task.sampler, key))
     assert data is not None
+    validation = task.validation
+    if task.spread is not None:  # without what fills up the last device
+        data = data if data is not task.data else task.spread.shapes(data, task.spread.data)
+        validation = None if validation is None else task.spread.shapes(validation, task.spread.validation)
     if _curvature.by_rows(task.problem.loss) and not hasattr(data.y, "shape"):
         raise TypeError(f"cross_entropy takes one array of labels; y is {_checks.describe_tree(data.y)}.")
     size = task.batch_size
@@ -489,8 +493,8 @@ def check(task: Task, data: Batch | None) -> None:
     prediction = check_pass(task, batch)
     if size is not None and task.samples % size:
         check_pass(task, _first_rows(data, task.samples % size))
-    if task.validation is not None:
-        prediction, batch = check_pass(task, task.validation, training=False), task.validation
+    if validation is not None:
+        prediction, batch = check_pass(task, validation, training=False), validation
     for name, metric in task.metrics.items():
         value = _model.traced(f"metrics[{name!r}]", metric, prediction, batch.y)
         if not hasattr(value, "shape"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxfit import _checks
+from jaxfit import _checks, _mesh
 
 if TYPE_CHECKING:
     from jaxfit._result import FitResult
@@ -71,7 +71,8 @@ def named_numbers(tree: Any, path: Any = (), name: str = "params") -> Iterator[t
 def _params(result: "FitResult") -> list[tuple[str, ...]]:
     """The params, one a row, under a row of headings."""
     size = sum(leaf.size for leaf in jax.tree.leaves(result.params))
-    if size <= _NUMBERS_SHOWN:
+    parted = any(map(_mesh.is_parted, jax.tree.leaves(result.params)))
+    if size <= _NUMBERS_SHOWN and not parted:
         names, values = zip(*named_numbers(result.params), strict=True)
         starts = [f"{start:.4g}" for _, start in named_numbers(result.start)]
         columns = [("", *names)]
@@ -93,10 +94,12 @@ def _params(result: "FitResult") -> list[tuple[str, ...]]:
     entries = jax.tree_util.tree_leaves_with_path(result.params)
     fixed = [np.False_] * len(entries) if result.fixed is None else jax.tree.leaves(result.fixed)
     for (path, leaf), stays in zip(entries, fixed, strict=True):
-        array = np.asarray(leaf, np.float64)
-        name = _checks.stem(path)
-        name += " (fixed)" * bool(stays.all())
-        rows.append((name, str(array.shape), f"{array.mean():.4g}", f"{array.std():.4g}"))
+        name = _checks.stem(path) + " (fixed)" * bool(stays.all())
+        told = ("in several", "processes")
+        if not _mesh.is_parted(leaf):  # of what others have parts of, one process alone cannot ask
+            array = np.asarray(leaf, np.float64)
+            told = f"{array.mean():.4g}", f"{array.std():.4g}"
+        rows.append((name, str(leaf.shape), *told))
     return [("", "shape", "mean", "deviation"), *rows, ("", f"{size:,} numbers in all", "", "")]
 
 

@@ -141,23 +141,19 @@ class Stream:
             self._dealt = copy.copy(batches.source)  # the user's own goes on dealing all rows
             self._dealt.deal(lambda rows: spread.shares(rows)[here])
             batches.begin_with(self._dealt)
-        pair = batches.peek()
-        if pair is None:
-            batches.next()  # says that there is nothing
-        error = None
-        try:
+        with _processes.in_step(self._shared):
+            pair = batches.peek()
+            if pair is None:
+                batches.next()  # says that there is nothing
             self._first = self._checked(pair, 0, 0)
-        except (TypeError, ValueError) as found:
-            error = found
-        if self._shared:
-            _processes.check(error)
-        elif error is not None:
-            raise error
         self._rows = _samples(self._first)
         self._size = self._dealt.size(0) if self._dealt else self._rows
         self.first = self._whole(self._first)
         grouped = not alone and (self._dealt is not None or not self._shared)
         self._most = max(1, min(_GROUP_MOST, _GROUP_BYTES // max(_bytes(self._first), 1))) if grouped else 1
+        if self._shared:  # parts may differ in size
+            self._most = int(_processes.gathered(self._most).min())
+        self._fetched: Any = None
 
     @property
     def place(self) -> Place:
@@ -169,10 +165,14 @@ class Stream:
         del step
         self._batches.move_to(place)
 
+    def fetch(self, most: int) -> None:
+        """Has the next batches ready, at most so many."""
+        self._fetched = self._collected(most)
+
     def take(self, step: int, most: int, state: State) -> Piece | PassOver | DataEnded | Broken:
         """The next batches, at most so many: what there is until the pass ends; or what happened in their place."""
         del state
-        found = self._collected(most)
+        found, self._fetched = self._fetched or self._collected(most), None
         if self._shared:
             found = self._agreed(found)
         return found if not isinstance(found, _Group) else self._piece(found, step)
@@ -244,7 +244,7 @@ class Stream:
             return _Arrived(plain, count, self._size, self.place)
         try:
             batch = self._checked(pair, epoch, number)
-            return _Arrived(batch, 1, size or _samples(batch), self.place)
+            return _Arrived(batch, count, size or _samples(batch) // count, self.place)
         except (TypeError, ValueError) as error:
             return Broken(f"A batch could not be used: {error}", error)
 
@@ -271,7 +271,7 @@ class Stream:
                 "arrays go in as a tuple (x, y), a function that draws them as key -> (x, y)."
             )
         if self._dealt is not None and len(pair[0]) == 0:
-            return Batch(*pair)  # all rows of this batch are those of other processes
+            return _inputs.blank(tuple(pair), self._wide)  # all rows of this batch are those of other processes
         batch = _inputs.arrays(tuple(pair), self._wide, name=name)
         first = getattr(self, "_first", None)
         if first is not None:

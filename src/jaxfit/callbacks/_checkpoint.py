@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfit import _checks, _identity, _mesh
+from jaxfit import _checks, _identity, _mesh, _processes
 from jaxfit._callback import Outcome, Run
 from jaxfit._crew import Keeper, Snapshot
 from jaxfit._status import FitWarning
@@ -99,6 +99,15 @@ class Checkpoint(Keeper):
                 "jax.distributed.initialize together: give mesh= over the devices of all of them, or fit in a process "
                 "that stands alone."
             )
+        if self._together:
+            newest = f" at {self._kept()[-1][1].name}" if self._kept() else ", empty"
+            seen = _processes.texts(f"{self.directory}{newest}")
+            other = next((process for process, one in enumerate(seen) if one != seen[0]), None)
+            if other is not None:
+                raise ValueError(
+                    f"Checkpoint: directory is {seen[0]} in process 0, and {seen[other]} in process {other}; expected "
+                    "one folder that all processes see."
+                )
         for _, folder in reversed(self._kept()):
             try:
                 told, found = _snapshots.unpacked(self._stored(folder))
@@ -144,7 +153,13 @@ class Checkpoint(Keeper):
                 return
             self._finish()
         if self._together:  # they wait for each other, so each must come here at the same time
-            self._write(self._folder(snapshot, is_last), _snapshots.packed(snapshot, self._identity))
+            self._writing = concurrent.futures.Future()
+            try:
+                self._write(self._folder(snapshot, is_last), _snapshots.packed(snapshot, self._identity))
+                self._writing.set_result(None)
+            except OSError as error:
+                self._writing.set_exception(error)
+            self._finish()
             return
         if self._writer is None:
             self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint", _step_back)

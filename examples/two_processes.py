@@ -69,7 +69,7 @@ def train(folder: Path, rank: int, port: int, dies_at: int) -> None:
     told = {
         "devices": [str(device) for device in jax.local_devices()],
         "of": len(jax.devices()),
-        "rows": sorted(rows.indices(BATCH_SIZE)[:2] for (rows,) in own),
+        "rows": sorted(index[0].indices(BATCH_SIZE)[:2] for index in own if index is not None),
         "losses": result.history["loss"].tolist(),
         "accuracy": result.history["validation_accuracy"].tolist(),
         "report": str(result),

@@ -242,7 +242,8 @@ def run(
             begun, compiling, piece = time.perf_counter(), now.compile_seconds, event
             progress = now.begin(piece)
             if isinstance(feed, Stream):  # while the device computes
-                feed.fetch(room(now.log.steps + piece.steps))
+                after = now.log.steps + piece.steps
+                feed.fetch(after, room(after))
             if not now.read(piece, progress):
                 break
             event = follow(now.log.steps) if isinstance(feed, Stream) else None

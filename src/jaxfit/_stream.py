@@ -165,27 +165,29 @@ class Stream:
         del step
         self._batches.move_to(place)
 
-    def fetch(self, most: int) -> None:
-        """Has the next batches ready, at most so many."""
-        self._fetched = self._collected(most)
+    def fetch(self, step: int, most: int) -> None:
+        """Has the next batches ready for this step, at most so many: on the device, but where processes agree first."""
+        found = self._collected(most)
+        self._fetched = found if self._shared else self._handed(found, step)
 
     def take(self, step: int, most: int, state: State) -> Piece | PassOver | DataEnded | Broken:
         """The next batches, at most so many: what there is until the pass ends; or what happened in their place."""
         del state
-        found, self._fetched = self._fetched or self._collected(most), None
-        if self._shared:
-            found = self._agreed(found)
-        return found if not isinstance(found, _Group) else self._piece(found, step)
+        found, self._fetched = self._fetched, None
+        found = self._collected(most) if found is None else found
+        return self._handed(self._agreed(found) if self._shared else found, step)
 
     def sample(self, step: int) -> Piece:
         """Some data to look at where no step was taken."""
         arrived = _Arrived(self._first, 1, self._size, self.place)
         group = _Group(arrived, self._most)
         group.add(arrived)
-        return self._piece(self._located(group) if self._shared else group, step)
+        return self._handed(self._located(group) if self._shared else group, step)
 
-    def _piece(self, group: _Group, step: int) -> Piece:
-        """A group on its way to the device, or to those of a mesh."""
+    def _handed(self, group: Any, step: int) -> Any:
+        """A group on its way to the device, or to those of a mesh; an event as it is."""
+        if not isinstance(group, _Group):
+            return group
         spread = self._task.spread
         put = jax.device_put(group.data) if spread is None else spread.batches(group.data, group.size, group.first)
         return Piece(Group(put, np.int32(step), group.size), group.count, group.place)

@@ -121,9 +121,7 @@ def main() -> dict[str, Any]:
     print(f"Picture: {PICTURE}")
     return {
         "found": found,
-        "codes": codes,
-        "killed": killed,
-        "again": again,
+        "ended": [codes, killed, again],
         "losses": losses,
         "difference": difference,
     }

@@ -188,27 +188,38 @@ def test_what_differs_between_processes_is_named(parts):
         assert "this process fits alone" in checkpoint
 
 
-def killed(folder, rank):
-    """Two processes of which one is killed in the middle: how they ended, and how much later the other one did."""
-    number = port()
-    both = [started(WORKER, 2, "killed", number, each, folder, rank) for each in range(2)]
-    both[rank].communicate(timeout=300)
-    begun = time.monotonic()
-    _, errors = both[1 - rank].communicate(timeout=300)
-    assert both[rank].returncode == -9
-    assert both[1 - rank].returncode != 0
-    assert time.monotonic() - begun < 60
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Pairs of processes of which the first or the second is killed; their folders, how they ended, and when.
+
+    Beside them one process begins what two will end.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    pairs = []
+    for victim in range(2):
+        number = port()
+        pairs.append([started(WORKER, 2, "killed", number, rank, folder / f"{victim}", victim) for rank in range(2)])
+    told(started(WORKER, 4, "begun", folder / "1"))
+    found = []
+    for victim, pair in enumerate(pairs):
+        pair[victim].communicate(timeout=300)
+        begun = time.monotonic()
+        _, errors = pair[1 - victim].communicate(timeout=300)
+        found.append((pair[victim].returncode, pair[1 - victim].returncode, errors, time.monotonic() - begun))
+    return folder, found
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_process_is_killed_the_other_ends_with_a_clear_error(killed, victim):
+    code, other, errors, seconds = killed[1][victim]
+    assert code == -9
+    assert other != 0
+    assert seconds < 60
     assert "RuntimeError: a process that shares this fit is gone, or out of step with the others." in errors
 
 
-def test_where_the_first_process_is_killed_the_other_ends(tmp_path):
-    killed(tmp_path / "checkpoints", 0)
-
-
-def test_where_one_is_killed_a_restart_of_all_goes_on_to_the_same_end(tmp_path):
-    folder = tmp_path / "checkpoints"
-    killed(folder, 1)
-    told(started(WORKER, 4, "begun", folder))
+def test_a_restart_of_all_goes_on_to_the_same_end(killed):
+    folder = killed[0] / "1"
     again = of_two(WORKER, "restarted", folder)
     whole = told(started(WORKER, 4, "alone", folder))
     for found in again:

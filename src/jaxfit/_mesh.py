@@ -182,7 +182,9 @@ def is_parted(leaf: Any) -> bool:
 
 def fetched(tree: Any) -> Any:
     """Arrays on the host, but for those of which other processes have parts."""
-    return jax.tree.map(lambda leaf: leaf if is_parted(leaf) else jax.device_get(leaf), tree)
+    leaves, structure = jax.tree.flatten(tree)
+    found = iter(jax.device_get([leaf for leaf in leaves if not is_parted(leaf)]))  # all at once
+    return structure.unflatten([leaf if is_parted(leaf) else next(found) for leaf in leaves])
 
 
 def lengths(data: Any) -> tuple[int, ...]:

@@ -52,8 +52,7 @@ class Passes:
         self.first = self._stream.first
         losses, rows = _errors.sizes(task.problem, task.params, self.first)
         self._each, self._part = losses / rows, losses / _problem.rows_of(self.first)
-        self._shared = task.spread is not None and task.spread.is_shared
-        if not self._shared:
+        if not task.is_shared:
             size = _program.blocks(task.problem, task.params, self.first, (task.meaning, "stream"))
             task = task._replace(problem=task.problem._replace(block=size))
         self._task = task
@@ -85,7 +84,7 @@ class Passes:
             before = totals
             totals, seconds = _program.add_terms(self._task, state, before, event.group, self.first)
             # One batch is read while the device computes, not many; processes talk to each other when it has.
-            jax.block_until_ready(totals if self._shared else before)
+            jax.block_until_ready(totals if self._task.is_shared else before)
             self.compile_seconds += seconds
             rows += event.group.size
         assert totals is not None

@@ -144,8 +144,13 @@ def _arrays(tree: Any) -> dict[str, Any]:
     return {"text": _checks.describe_tree(tree) if leaves else "not given", "digest": _digest(leaves)}
 
 
-def _digest(leaves: list[Any]) -> str:
-    """The content of arrays; of very large ones that of stretches from their first to their last byte."""
+def _digest(leaves: list[Any]) -> str | None:
+    """The content of arrays; of very large ones that of stretches from their first to their last byte.
+
+    None where other processes have parts of a very large one: nobody can have all of it.
+    """
+    if any(_mesh.is_global(leaf) and leaf.nbytes > _WHOLE for leaf in leaves):
+        return None
     found = hashlib.blake2b(digest_size=16)
     for leaf in leaves:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -34,8 +34,7 @@ def launch(
         shard_params: See there.
     """
     task = _spread_out(ready.task, mesh, shard_params)
-    shared = task.spread is not None and task.spread.is_shared
-    with _processes.lost() if shared else contextlib.nullcontext():
+    with _processes.lost() if task.is_shared else contextlib.nullcontext():
         ended = _run(ready, task, steps, epochs, callbacks, progress)
     if task.spread is None:
         return ended
@@ -73,7 +72,7 @@ def _run(ready: Prepared, task: Task, steps: Any, epochs: Any, callbacks: Any, p
     if not is_stream and task.steps_per_epoch is None and any(one.every == "epoch" for one in found):
         late = next(type(one).__name__ for one in found if one.every == "epoch")
         raise ValueError(f"{late} is to act after every epoch, and a sampler has none: give it every=, in steps.")
-    together = task.spread is not None and task.spread.is_shared
+    together = task.is_shared
     named = ", ".join(f"{type(one).__name__}(every={one.every})" for one in found) or "none"
     others = {"callbacks": named, "steps": steps, "epochs": epochs, "mesh": task.spread}
     is_long = not is_stream and _drive.is_long(task, limit[0] or 0)

@@ -88,6 +88,11 @@ class Task(NamedTuple):
     spread: Spread | None = None
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes run it together."""
+        return self.spread is not None and self.spread.is_shared
+
+    @property
     def samples(self) -> int:
         """The number of samples in the data."""
         return self.spread.data[0] if self.spread is not None else jax.tree.leaves(self.data)[0].shape[0]

@@ -132,7 +132,7 @@ class Stream:
 
     def __init__(self, task: Task, batches: Batches, wide: bool, asked: Asked, *, alone: bool = False):
         self._task, self._batches, self._wide, self._asked = task, batches, wide, asked
-        self._shared = task.spread is not None and task.spread.is_shared
+        self._shared = task.is_shared
         self._waiting: Any = None  # what came after the last group: a batch of another size with its place, or an event
         self._dealt: Any = None  # what knows the sizes of batches of which this process gets its rows only
         if self._shared and hasattr(batches.source, "deal"):

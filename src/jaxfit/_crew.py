@@ -161,7 +161,6 @@ class Crew:
         self._offset = 0  # the steps of an earlier try
         self.saved: Snapshot | None = None
         self.optimizer: Optimizer | None = None
-        self.keeps = bool(self._keepers)
 
     # -- the run's beginning and end --------------------------------------------------------------------------------
 
